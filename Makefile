@@ -1,0 +1,79 @@
+# Binaries bear the names of the tools they stand for; the directories under
+# cmd/ do where the names agree. BIN_<dir> is the exception, LINKS_<binary>
+# the other names it answers to.
+GO        ?= go
+PREFIX    ?= /usr/local
+DESTDIR   ?=
+FUZZTIME  ?= 10m
+TESTFLAGS ?= -timeout 20m
+PKGS      ?= ./...
+
+BIN_mkfs       := mke2fs
+LINKS_fuse2fs  := mount.fuse2fs fuse.ext4
+LINKS_mke2fs   := mkfs.ext2 mkfs.ext3 mkfs.ext4
+LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
+
+# The packages that must build on systems other than Linux.
+PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p
+PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
+
+CMDS := $(notdir $(patsubst %/main.go,%,$(wildcard cmd/*/main.go)))
+binary = $(or $(BIN_$(1)),$(1))
+
+export CGO_ENABLED := 0
+
+.PHONY: all demo test check lint cross fuzz crash bench install clean
+
+all: ; @set -e; mkdir -p bin; $(foreach c,$(CMDS),$(call build,$(c));) :
+define build
+echo "  GO    bin/$(call binary,$(1))"; $(GO) build -trimpath -o bin/$(call binary,$(1)) ./cmd/$(1); \
+$(foreach l,$(LINKS_$(call binary,$(1))),ln -sf $(call binary,$(1)) bin/$(l);) :
+endef
+
+demo: all
+	@tests/demo
+
+# Ends with "N passed, N failed, N skipped".
+test: all
+	@$(GO) run ./internal/testsum $(TESTFLAGS) $(PKGS)
+
+# The whole tools, case by case; ends with the same line.
+check: all
+	@tests/run $(CASES)
+
+lint: cross
+	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
+	if [ -n "$$out" ]; then echo "gofmt:"; echo "$$out"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+cross:
+	@set -e; for p in $(PLATFORMS); do for l in $(PORTABLE); do \
+	  [ -d lib/$$l ] || continue; \
+	  GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) vet ./lib/$$l || { echo "$$p: lib/$$l"; exit 1; }; \
+	done; echo "  CROSS $$p"; done
+
+# Each fuzz target for FUZZTIME.
+fuzz:
+	@set -e; for p in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+	    echo "== $$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -timeout 0 $$p; \
+	  done; done
+
+# The long crash sweep: at least 10,000 states.
+crash: all
+	E2KIT_CRASH_STATES=10000 $(GO) run ./internal/testsum -timeout 2h -run Crash $(PKGS)
+
+bench: all
+	@internal/bench/run
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/sbin
+	@set -e; $(foreach c,$(CMDS),install -m 755 bin/$(call binary,$(c)) $(DESTDIR)$(PREFIX)/sbin/; \
+	  $(foreach l,$(LINKS_$(call binary,$(c))),ln -sf $(call binary,$(c)) $(DESTDIR)$(PREFIX)/sbin/$(l);)) :
+	@set -e; for m in man/*.[1-8]; do [ -e "$$m" ] || continue; \
+	  s=$${m##*.}; install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
+	  install -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
+
+clean:
+	rm -rf bin

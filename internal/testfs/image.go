@@ -37,6 +37,12 @@ type Spec struct {
 	// Mount has options that kernel mounts of the image use besides those
 	// asked for.
 	Mount string
+	// KernelBug says what e2fsck finds in the image once the kernel has written
+	// to it; "" if nothing.
+	KernelBug string
+	// KernelLoses says what contents the kernel loses of what is written to it,
+	// so that they are compared between readers of the image only; "" if none.
+	KernelLoses string
 }
 
 func (s Spec) String() string { return s.Name }

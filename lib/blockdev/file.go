@@ -41,7 +41,10 @@ type Options struct {
 // On Linux, I/O is plain system calls without a buffer between, past the page
 // cache where O_DIRECT works. What is not aligned then goes through a buffer of
 // ours, and sectors that are written in part are read first, safe against
-// other writers of the same File.
+// other writers of the same File. After Open these calls are all it needs:
+// pread64, pwrite64, preadv, pwritev, fdatasync, fallocate, ioctl (BLKDISCARD,
+// BLKZEROOUT), fcntl (F_GETFL, F_SETFL: if direct I/O comes to be refused) and
+// close.
 type File struct {
 	name  string // immutable, as all but users, direct and writes
 	base  int64  // byte of the file where the device starts

@@ -63,6 +63,9 @@ func fromFile(file *os.File, name string, o Options) (*File, error) {
 // Align implements Aligner.
 func (f *File) Align() int { return 1 }
 
+// Direct reports whether I/O goes past the page cache.
+func (f *File) Direct() bool { return false }
+
 // Fd implements Fder.
 func (f *File) Fd() (fd uintptr, base int64, ok bool) { return f.file.Fd(), f.base, true }
 

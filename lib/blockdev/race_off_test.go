@@ -1,0 +1,5 @@
+//go:build !race
+
+package blockdev_test
+
+const raceEnabled = false

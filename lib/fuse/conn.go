@@ -1,0 +1,408 @@
+//go:build linux
+
+package fuse
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Handler serves one request: it calls exactly one of the request's Reply
+// methods, now or later. Handlers run in parallel.
+type Handler func(*Request)
+
+// Handlers says who serves what. An operation without a handler gets ENOSYS,
+// which the kernel remembers: it then does without (OPEN, FLUSH, ACCESS, ...),
+// or reports success for what was not done (FSYNC), or reports ENOSYS. INIT and
+// DESTROY are served by Conn; FORGET, BATCH_FORGET and INTERRUPT without a
+// handler are ignored, resp. declined.
+type Handlers map[Op]Handler
+
+// Config configures a Conn. The zero value of a field means its default.
+type Config struct {
+	Handlers Handlers
+
+	// Flags are the capabilities wanted. Those that the kernel does not offer
+	// are left out; BigWrites, MaxPages and InitExt need not be listed.
+	Flags InitFlags
+
+	MaxPages      int    // in a request; default and upper bound: MaxPagesLimit
+	MaxWrite      int    // bytes in a WRITE; default: all of MaxPages
+	MaxReadahead  int    // bytes; default: what the kernel offers
+	MaxBackground int    // asynchronous requests the kernel may have under way; default 64
+	TimeGran      uint32 // granularity of time stamps, ns; default 1
+
+	// Workers are the threads that read requests: default one per CPU, at
+	// least 2. Up to MaxWorkers (default 16, at least Workers) are added while
+	// requests queue up behind handlers that block.
+	Workers, MaxWorkers int
+
+	// Init, if set, sees the answer to INIT before it is sent and may change
+	// it. An error refuses the connection.
+	Init func(in *InitIn, out *InitOut) error
+
+	// Destroy, if set, is called exactly once, after the last handler has
+	// returned and answered: before DESTROY is answered if the kernel sends
+	// it, else before Serve returns. It is to make the file system clean.
+	Destroy func()
+
+	// Log, if set, gets messages about protocol errors.
+	Log func(format string, args ...any)
+}
+
+// Conn is the connection of a mounted file system. Its methods are safe for
+// concurrent use, except that Serve is called once.
+type Conn struct {
+	cfg      Config
+	handlers [MaxOp]Handler
+	tr       transport
+
+	negotiated atomic.Pointer[Negotiated]
+	ready      chan struct{} // closed when INIT has been answered
+
+	// idle is the number of workers that wait for a request.
+	idle    atomic.Int32
+	growing atomic.Bool // the grower is awake
+	grow    chan struct{}
+	stop    chan struct{} // closed when Serve ends
+	failed  chan struct{} // closed when err is set
+
+	destroyed atomic.Bool  // Destroy has run or is running: no handler may start
+	deferred  atomic.Int32 // requests whose handler returned before the answer
+
+	mu      sync.Mutex
+	workers []*worker // guarded by mu
+	live    int       // workers running; guarded by mu
+	err     error     // first reason to end that is not an unmount; guarded by mu
+	wg      sync.WaitGroup
+
+	free []*Request // guarded by mu
+}
+
+// hostPage is the unit of MaxPages.
+var hostPage = os.Getpagesize()
+
+// worker is one serving thread.
+type worker struct {
+	busy  atomic.Bool // between a request's arrival and its end
+	ch    channel
+	extra bool // added under load; leaves when load is gone
+}
+
+// NewConn prepares to serve fd, a descriptor of /dev/fuse that has been
+// mounted, and takes it over. All that Serve needs to open is opened here.
+func NewConn(fd int, cfg Config) (*Conn, error) {
+	if cfg.Workers <= 0 {
+		cfg.Workers = max(2, runtime.GOMAXPROCS(0))
+	}
+	c, err := newConn(cfg)
+	if err != nil {
+		return nil, err
+	}
+	c.tr = newDevFuse(fd, c.cfg.Workers)
+	return c, nil
+}
+
+func newConn(cfg Config) (*Conn, error) {
+	limit := MaxPagesLimit()
+	if cfg.MaxPages <= 0 || cfg.MaxPages > limit {
+		cfg.MaxPages = limit
+	}
+	if cfg.MaxWrite <= 0 || cfg.MaxWrite > cfg.MaxPages*hostPage {
+		cfg.MaxWrite = cfg.MaxPages * hostPage
+	}
+	cfg.MaxWrite = max(cfg.MaxWrite, pageSize)
+	if cfg.MaxReadahead <= 0 {
+		cfg.MaxReadahead = 1 << 30
+	}
+	if cfg.MaxBackground <= 0 {
+		cfg.MaxBackground = 64
+	}
+	cfg.MaxBackground = min(cfg.MaxBackground, 65535)
+	if cfg.TimeGran == 0 {
+		cfg.TimeGran = 1
+	}
+	cfg.Workers = max(cfg.Workers, 1)
+	if cfg.MaxWorkers <= 0 {
+		cfg.MaxWorkers = 16
+	}
+	cfg.MaxWorkers = max(cfg.MaxWorkers, cfg.Workers)
+	if cfg.Log == nil {
+		cfg.Log = func(string, ...any) {}
+	}
+	c := &Conn{
+		cfg:    cfg,
+		ready:  make(chan struct{}),
+		grow:   make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+		failed: make(chan struct{}),
+	}
+	c.negotiated.Store(&Negotiated{})
+	for op, h := range cfg.Handlers {
+		if op >= MaxOp || op == OpInit || op == OpDestroy {
+			return nil, fmt.Errorf("fuse: no handler can be set for %v", op)
+		}
+		c.handlers[op] = h
+	}
+	return c, nil
+}
+
+// Negotiated returns what INIT agreed on; all zero before Ready.
+func (c *Conn) Negotiated() *Negotiated { return c.negotiated.Load() }
+
+// Ready is closed once INIT has been answered.
+func (c *Conn) Ready() <-chan struct{} { return c.ready }
+
+// Serve serves until the file system is unmounted, all requests have been
+// answered and Config.Destroy has run. Then it returns nil; else why the
+// connection could not be used.
+func (c *Conn) Serve() error {
+	go c.grower()
+	for range c.cfg.Workers {
+		c.addWorker(false)
+	}
+	ended := make(chan struct{})
+	go func() { c.wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-c.failed:
+	}
+	close(c.stop)
+	for c.deferred.Load() != 0 { // answers that will fail, but free their requests
+		time.Sleep(time.Millisecond)
+	}
+	if !c.destroyed.Swap(true) && c.cfg.Destroy != nil {
+		c.cfg.Destroy()
+	}
+	c.tr.close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// fail makes Serve return err, without waiting for workers: the kernel may
+// never give them anything again.
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.err == nil {
+		c.err = err
+		close(c.failed)
+	}
+}
+
+func (c *Conn) addWorker(extra bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &worker{ch: c.tr.open(c.live), extra: extra}
+	c.workers = append(c.workers, w)
+	c.live++
+	c.wg.Add(1)
+	go c.work(w)
+}
+
+// work is the life of a worker.
+func (c *Conn) work(w *worker) {
+	runtime.LockOSThread() // not unlocked: the thread ends with the worker
+	defer c.wg.Done()
+	defer func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.live--
+		for i, o := range c.workers {
+			if o == w {
+				c.workers = append(c.workers[:i], c.workers[i+1:]...)
+				break
+			}
+		}
+	}()
+	r := c.newRequest()
+	defer func() { c.freeRequest(r) }()
+	for {
+		c.idle.Add(1)
+		n, errno := w.ch.recv(r)
+		if errno != 0 {
+			c.idle.Add(-1)
+			if errno != syscall.ENODEV && errno != syscall.ECONNABORTED {
+				c.fail(fmt.Errorf("fuse: read a request: %w", errno))
+			}
+			return
+		}
+		w.busy.Store(true)
+		if c.idle.Add(-1) == 0 && !c.growing.Load() && c.growing.CompareAndSwap(false, true) {
+			select {
+			case c.grow <- struct{}{}:
+			default:
+			}
+		}
+		r.ch = w.ch
+		if !c.serve(w, r, n) {
+			return
+		}
+		if r.state.Load() != answered {
+			// Counted before the other side can give it back.
+			c.deferred.Add(1)
+			if r.state.CompareAndSwap(serving, deferred) {
+				r = c.newRequest()
+			} else {
+				c.deferred.Add(-1)
+			}
+		}
+		w.busy.Store(false)
+		if w.extra && !c.growing.Load() {
+			return
+		}
+	}
+}
+
+// serve handles one message, and tells whether the worker is to go on.
+func (c *Conn) serve(w *worker, r *Request, n int) bool {
+	if !r.parse(n) {
+		c.cfg.Log("fuse: message of %d bytes that states %d", n, r.hdr.Len)
+		if n >= inHeaderSize && !r.Op().noReply() {
+			r.ReplyErr(syscall.EIO)
+		} else {
+			r.ReplyNone()
+		}
+		return true
+	}
+	op := r.Op()
+	switch {
+	case op == OpInit:
+		if err := c.serveInit(r); err != nil {
+			c.fail(err)
+			return false
+		}
+	case op == OpDestroy:
+		c.serveDestroy(w, r)
+	case c.destroyed.Load():
+		// A reference given back too late: there is nothing left to free.
+		r.ReplyErr(syscall.ENODEV)
+	case op >= MaxOp || c.handlers[op] == nil:
+		r.ReplyErr(syscall.ENOSYS)
+	default:
+		c.handlers[op](r)
+	}
+	return true
+}
+
+// serveDestroy runs Destroy when all that was read before has been served.
+func (c *Conn) serveDestroy(w *worker, r *Request) {
+	// A worker may have returned from its read without having said so. Nobody
+	// can see that; the pause makes it unlikely, and destroyed makes it
+	// harmless, since only answers that no caller waits for can be in question.
+	for quiet := 0; quiet < 3; {
+		if c.othersBusy(w) || c.deferred.Load() != 0 {
+			quiet = 0
+		} else {
+			quiet++
+		}
+		time.Sleep(200 * time.Microsecond)
+	}
+	if !c.destroyed.Swap(true) {
+		for c.othersBusy(w) {
+			time.Sleep(200 * time.Microsecond)
+		}
+		if c.cfg.Destroy != nil {
+			c.cfg.Destroy()
+		}
+	}
+	r.ReplyErr(0)
+}
+
+func (c *Conn) othersBusy(w *worker) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, o := range c.workers {
+		if o != w && o.busy.Load() {
+			return true
+		}
+	}
+	return false
+}
+
+// grower adds workers while requests wait and no worker is idle. It sleeps
+// until a worker finds that it was the last idle one.
+func (c *Conn) grower() {
+	const (
+		tick = 500 * time.Microsecond
+		calm = 200 // ticks without pressure after which the extra workers may go
+	)
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-c.grow:
+		}
+		pressed := 0
+		for quiet := 0; quiet < calm; {
+			time.Sleep(tick)
+			if c.idle.Load() > 0 || !c.tr.pending() {
+				quiet++
+				pressed = 0
+				continue
+			}
+			quiet = 0
+			if pressed++; pressed < 2 {
+				continue // may have been taken at once
+			}
+			c.mu.Lock()
+			room := c.live > 0 && c.live < c.cfg.MaxWorkers
+			c.mu.Unlock()
+			if room {
+				c.addWorker(true)
+			}
+		}
+		c.growing.Store(false)
+	}
+}
+
+func (c *Conn) newRequest() *Request {
+	c.mu.Lock()
+	if n := len(c.free); n > 0 {
+		r := c.free[n-1]
+		c.free = c.free[:n-1]
+		c.mu.Unlock()
+		return r
+	}
+	c.mu.Unlock()
+	r := &Request{c: c, buf: newBuf(pageSize + max(c.cfg.MaxPages*hostPage, c.cfg.MaxWrite))}
+	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
+	return r
+}
+
+func (c *Conn) freeRequest(r *Request) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.free) < c.cfg.MaxWorkers {
+		c.free = append(c.free, r)
+		return
+	}
+	unix.Munmap(r.buf)
+	r.buf = nil
+}
+
+// newBuf returns size bytes in whole pages, outside the heap of Go, so that
+// only what is touched exists.
+func newBuf(size int) []byte {
+	size = (size + hostPage - 1) &^ (hostPage - 1)
+	b, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return alignedBuf(size)
+	}
+	return b
+}
+
+func (c *Conn) replyFailed(r *Request, errno syscall.Errno) {
+	if errno != syscall.ENOENT && errno != syscall.ENODEV {
+		c.cfg.Log("fuse: answer to %v of node %d refused: %v", r.Op(), r.NodeID(), errno)
+	}
+}

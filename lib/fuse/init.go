@@ -1,0 +1,105 @@
+//go:build linux
+
+package fuse
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+)
+
+// Negotiated is what INIT agreed on.
+type Negotiated struct {
+	Minor        uint32    // of the kernel
+	Offered      InitFlags // by the kernel
+	Flags        InitFlags // offered and wanted
+	MaxWrite     uint32    // bytes
+	MaxPages     uint16    // pages of the host in any request
+	MaxReadahead uint32    // bytes; an upper bound, see [Mount.Tune]
+}
+
+// MaxPagesLimit returns fs.fuse.max_pages_limit: the largest request, in pages,
+// that the kernel will send. It was 256 before it was configurable.
+func MaxPagesLimit() int {
+	b, err := os.ReadFile("/proc/sys/fs/fuse/max_pages_limit")
+	if err != nil {
+		return 256
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	if err != nil || n < 1 || n > 65535 {
+		return 256
+	}
+	return n
+}
+
+// serveInit answers INIT and returns why the connection cannot be used, if so.
+func (c *Conn) serveInit(r *Request) error {
+	in, ok := In[InitIn](r)
+	if !ok {
+		// Before 7.36 the message ended with Flags.
+		short, ok := In[[4]uint32](r)
+		if !ok {
+			r.ReplyErr(syscall.EPROTO)
+			return fmt.Errorf("fuse: INIT of %d bytes: %w", r.hdr.Len, syscall.EPROTO)
+		}
+		in = &InitIn{Major: short[0], Minor: short[1], MaxReadahead: short[2], Flags: short[3] &^ uint32(InitExt)}
+	}
+	if in.Major > Major {
+		// The kernel is to ask again with our major.
+		out := Out[InitOut](r)
+		out.Major, out.Minor = Major, Minor
+		r.Reply(0)
+		return nil
+	}
+	if in.Major < Major || in.Minor < MinMinor {
+		r.ReplyErr(syscall.EPROTO)
+		return fmt.Errorf("fuse: the kernel speaks protocol %d.%d, at least %d.%d is needed: %w",
+			in.Major, in.Minor, Major, MinMinor, syscall.EPROTO)
+	}
+
+	n := Negotiated{Minor: in.Minor, Offered: in.AllFlags()}
+	n.Flags = n.Offered & c.cfg.Flags
+	if n.Offered&InitExt != 0 {
+		n.Flags |= InitExt
+	}
+	n.Flags |= n.Offered & (MaxPages | BigWrites)
+	n.MaxPages = 32
+	if n.Flags&MaxPages != 0 {
+		n.MaxPages = uint16(c.cfg.MaxPages)
+	}
+	n.MaxWrite = min(uint32(c.cfg.MaxWrite), uint32(int(n.MaxPages)*hostPage))
+	// Not limited to what the kernel offers: the kernel takes the lesser
+	// itself, of what its bdi has by then.
+	n.MaxReadahead = uint32(c.cfg.MaxReadahead)
+
+	out := Out[InitOut](r)
+	*out = InitOut{
+		Major:               Major,
+		Minor:               min(in.Minor, Minor),
+		MaxReadahead:        n.MaxReadahead,
+		MaxBackground:       uint16(c.cfg.MaxBackground),
+		CongestionThreshold: uint16(c.cfg.MaxBackground * 3 / 4),
+		MaxWrite:            n.MaxWrite,
+		TimeGran:            c.cfg.TimeGran,
+		MaxPages:            n.MaxPages,
+		Flags:               uint32(n.Flags),
+		Flags2:              uint32(n.Flags >> 32),
+	}
+	if c.cfg.Init != nil {
+		if err := c.cfg.Init(in, out); err != nil {
+			r.ReplyErr(syscall.EPROTO)
+			return err
+		}
+		n.Flags = InitFlags(out.Flags) | InitFlags(out.Flags2)<<32
+		n.MaxWrite, n.MaxPages, n.MaxReadahead = out.MaxWrite, out.MaxPages, out.MaxReadahead
+	}
+	c.negotiated.Store(&n)
+	// The kernel sends nothing else before it has the answer.
+	if err := r.Reply(0); err != nil {
+		return fmt.Errorf("fuse: INIT refused: %w", err)
+	}
+	close(c.ready)
+	return nil
+}

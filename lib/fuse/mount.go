@@ -1,0 +1,302 @@
+//go:build linux
+
+package fuse
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mount is a FUSE mount that this process makes. Where the kernel's mount API
+// allows it, the mount exists before it can be seen: [NewMount] makes it,
+// requests can be served, and [Mount.Attach] puts it into the tree; so nobody
+// sees a file system that fails to start. Mounts by fusermount3 are in the tree
+// from the beginning.
+type Mount struct {
+	Dir string // mount point
+
+	fd       int // /dev/fuse
+	mnt      int // the detached mount, or -1
+	attached bool
+	helper   bool // mounted by fusermount
+	opts     MountOptions
+	comm     int // socket to fusermount that AutoUnmount keeps open, or -1
+}
+
+// NewMount makes a mount for dir: directly if the process may, being root or
+// root of a user namespace; else through fusermount3, or fusermount.
+func NewMount(dir string, o MountOptions) (*Mount, error) {
+	m := &Mount{Dir: dir, opts: o, fd: -1, mnt: -1, comm: -1}
+	if o.RootMode == 0 {
+		m.opts.RootMode = unix.S_IFDIR
+	}
+	err := m.direct()
+	if errors.Is(err, unix.EPERM) && o.BlockDevice == "" {
+		if herr := m.fusermount(); herr == nil || !errors.Is(herr, errNoFusermount) {
+			err = herr
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("mount on %s: %w", dir, err)
+	}
+	return m, nil
+}
+
+// Fd returns the descriptor of /dev/fuse, for [NewConn]. The caller owns it.
+func (m *Mount) Fd() int { return m.fd }
+
+// ByHelper tells whether fusermount made the mount, so that only it can undo it.
+func (m *Mount) ByHelper() bool { return m.helper }
+
+// Attach puts the mount into the tree, where it already is if a helper or an
+// old kernel made it. It needs the privilege that NewMount needed, but no
+// serving.
+func (m *Mount) Attach() error {
+	if m.attached {
+		return nil
+	}
+	if err := unix.MoveMount(m.mnt, "", unix.AT_FDCWD, m.Dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("mount on %s: %w", m.Dir, err)
+	}
+	m.attached = true
+	return nil
+}
+
+// Release forgets the mount, which stays as it is: attached, it lives on. A
+// mount that was never attached ends. The descriptor of /dev/fuse is not closed.
+func (m *Mount) Release() {
+	if m.mnt >= 0 {
+		unix.Close(m.mnt)
+		m.mnt = -1
+	}
+}
+
+// Unmount ends the mount, and waits for what the kernel waits for.
+func (m *Mount) Unmount() error {
+	defer m.Release()
+	if !m.attached {
+		return nil
+	}
+	m.attached = false
+	return Unmount(m.Dir, false)
+}
+
+// Tune raises the limits that the kernel sets FUSE mounts, which are made for
+// slow and untrusted servers: read-ahead (bytes; 0 leaves it, 128 KiB by
+// default), and the share of the machine's dirty pages (percent; 0 leaves it,
+// 1 by default, with strict accounting). It needs root, works before requests
+// are served, and fails without harm.
+func (m *Mount) Tune(readahead, dirtyRatio int) error {
+	at, path := m.mnt, ""
+	if at < 0 {
+		at, path = unix.AT_FDCWD, m.Dir
+	}
+	var st unix.Statx_t
+	// Without sync: asking the server would wait for one that does not serve yet.
+	err := unix.Statx(at, path, unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st)
+	if err != nil {
+		return fmt.Errorf("statx: %w", err)
+	}
+	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d", st.Dev_major, st.Dev_minor)
+	if m.opts.BlockDevice != "" {
+		bdi += "-fuseblk"
+	}
+	set := func(name string, n int) {
+		if e := os.WriteFile(bdi+"/"+name, strconv.AppendInt(nil, int64(n), 10), 0); e != nil && err == nil {
+			err = e
+		}
+	}
+	if readahead > 0 {
+		set("read_ahead_kb", readahead>>10)
+	}
+	if dirtyRatio > 0 {
+		set("strict_limit", 0)
+		set("max_ratio", dirtyRatio)
+	}
+	return err
+}
+
+// direct mounts by system call. It fails with EPERM if that needs privilege
+// that the process does not have.
+func (m *Mount) direct() (err error) {
+	m.fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		if errors.Is(err, unix.EACCES) {
+			err = unix.EPERM
+		}
+		return fmt.Errorf("open /dev/fuse: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			unix.Close(m.fd)
+			m.fd = -1
+		}
+	}()
+	typ, source := "fuse", m.opts.Source
+	if m.opts.BlockDevice != "" {
+		typ, source = "fuseblk", m.opts.BlockDevice
+	}
+	if source == "" {
+		source = "fuse"
+	}
+	fsfd, err := unix.Fsopen(typ, unix.FSOPEN_CLOEXEC)
+	if errors.Is(err, unix.ENOSYS) {
+		return m.oldMount(typ, source)
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fsfd)
+	for _, p := range m.params(source) {
+		key, val, hasVal := strings.Cut(p, "=")
+		if hasVal {
+			err = unix.FsconfigSetString(fsfd, key, val)
+		} else {
+			err = unix.FsconfigSetFlag(fsfd, key)
+		}
+		if err != nil {
+			return fsError(fsfd, "option "+p, err)
+		}
+	}
+	if err = unix.FsconfigCreate(fsfd); err != nil {
+		return fsError(fsfd, "create", err)
+	}
+	m.mnt, err = unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, mountAttrs(m.opts.Flags))
+	if err != nil {
+		return fsError(fsfd, "fsmount", err)
+	}
+	return nil
+}
+
+// params returns the parameters of the superblock.
+func (m *Mount) params(source string) []string {
+	o := &m.opts
+	p := []string{
+		"source=" + source,
+		"fd=" + strconv.Itoa(m.fd),
+		"rootmode=" + strconv.FormatUint(uint64(o.RootMode), 8),
+		"user_id=" + strconv.Itoa(os.Geteuid()),
+		"group_id=" + strconv.Itoa(os.Getegid()),
+	}
+	if o.Subtype != "" {
+		p = append(p, "subtype="+o.Subtype)
+	}
+	if o.AllowOther {
+		p = append(p, "allow_other")
+	}
+	if o.DefaultPermissions {
+		p = append(p, "default_permissions")
+	}
+	if o.MaxRead > 0 {
+		p = append(p, "max_read="+strconv.Itoa(o.MaxRead))
+	}
+	if o.BlockDevice != "" {
+		size := o.BlkSize
+		if size == 0 {
+			size = 4096
+		}
+		p = append(p, "blksize="+strconv.Itoa(size))
+	}
+	for _, f := range []struct {
+		flag uintptr
+		name string
+	}{
+		{unix.MS_RDONLY, "ro"}, {unix.MS_SYNCHRONOUS, "sync"},
+		{unix.MS_DIRSYNC, "dirsync"}, {unix.MS_LAZYTIME, "lazytime"},
+	} {
+		if o.Flags&f.flag != 0 {
+			p = append(p, f.name)
+		}
+	}
+	return p
+}
+
+// mountAttrs returns the MOUNT_ATTR_ flags that MS_ flags stand for.
+func mountAttrs(flags uintptr) int {
+	a := 0
+	for _, f := range []struct {
+		ms   uintptr
+		attr int
+	}{
+		{unix.MS_RDONLY, unix.MOUNT_ATTR_RDONLY}, {unix.MS_NOSUID, unix.MOUNT_ATTR_NOSUID},
+		{unix.MS_NODEV, unix.MOUNT_ATTR_NODEV}, {unix.MS_NOEXEC, unix.MOUNT_ATTR_NOEXEC},
+		{unix.MS_NODIRATIME, unix.MOUNT_ATTR_NODIRATIME},
+		{unix.MS_NOSYMFOLLOW, unix.MOUNT_ATTR_NOSYMFOLLOW},
+	} {
+		if flags&f.ms != 0 {
+			a |= f.attr
+		}
+	}
+	switch {
+	case flags&unix.MS_STRICTATIME != 0:
+		a |= unix.MOUNT_ATTR_STRICTATIME
+	case flags&unix.MS_NOATIME != 0:
+		a |= unix.MOUNT_ATTR_NOATIME
+	}
+	return a
+}
+
+// fsError adds what the kernel has to say in the context's log.
+func fsError(fsfd int, what string, err error) error {
+	buf := make([]byte, 1024)
+	var said []string
+	for {
+		n, e := unix.Read(fsfd, buf)
+		if e != nil || n <= 2 {
+			break
+		}
+		said = append(said, strings.TrimSpace(string(buf[2:n])))
+	}
+	if len(said) == 0 {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %w (%s)", what, err, strings.Join(said, "; "))
+}
+
+// oldMount is for kernels before 5.2.
+func (m *Mount) oldMount(typ, source string) error {
+	var data []string
+	for _, p := range m.params(source) {
+		key, _, hasVal := strings.Cut(p, "=")
+		if key == "source" || key == "subtype" || !hasVal && mountFlags[key].flag != 0 {
+			continue
+		}
+		data = append(data, p)
+	}
+	if m.opts.Subtype != "" {
+		typ += "." + m.opts.Subtype
+	}
+	if err := unix.Mount(source, m.Dir, typ, m.opts.Flags, strings.Join(data, ",")); err != nil {
+		return err
+	}
+	m.attached = true
+	return nil
+}
+
+// Unmount unmounts what is mounted on dir, through fusermount3 if the process
+// may not itself. With lazy it takes it out of the tree now, and the mount ends
+// when nobody uses it any more.
+//
+// For a fuseblk mount it returns when the server has answered DESTROY. For
+// others it returns before the server even knows: see [Mount].
+func Unmount(dir string, lazy bool) error {
+	flags := unix.UMOUNT_NOFOLLOW
+	if lazy {
+		flags |= unix.MNT_DETACH
+	}
+	err := unix.Unmount(dir, flags)
+	if errors.Is(err, unix.EPERM) {
+		if herr := fusermountUnmount(dir, lazy); !errors.Is(herr, errNoFusermount) {
+			err = herr
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("unmount %s: %w", dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,34 @@
+//go:build linux
+
+package fuse
+
+import "syscall"
+
+// A transport carries requests from the kernel and answers to it. There is one
+// over /dev/fuse; one over io_uring has the same shape, a channel being a ring.
+type transport interface {
+	// open returns the channel of the i-th worker. It is called before Serve
+	// only, so that a confined process need not open anything.
+	open(i int) channel
+
+	// notify sends an unsolicited message: its header, then the parts.
+	notify(h *OutHeader, parts ...[]byte) syscall.Errno
+
+	// pending tells whether requests wait for a worker.
+	pending() bool
+
+	// close releases the descriptors.
+	close()
+}
+
+// A channel is where one worker gets its requests. Channels may be shared by
+// workers.
+type channel interface {
+	// recv waits for a message, puts it at r.buf[inOffset:], and returns its
+	// length. ENODEV means that the file system has been unmounted.
+	recv(r *Request) (int, syscall.Errno)
+
+	// send answers r with the first n bytes of r.out and payload. It may be
+	// called from any thread, while another is in recv.
+	send(r *Request, n int, payload []byte) syscall.Errno
+}

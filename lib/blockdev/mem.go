@@ -63,7 +63,7 @@ func (m *Mem) WriteAt(p []byte, off int64) (int, error) {
 	n := len(p)
 	for len(p) > 0 {
 		in := int(off & (pageSize - 1))
-		pg, _ := m.pages.edit(off >> pageBits)
+		pg := m.pages.edit(off >> pageBits)
 		step := copy(pg.data[in:], p)
 		p, off = p[step:], off+int64(step)
 	}
@@ -101,7 +101,7 @@ func (m *Mem) zero(op string, off, n int64) error {
 	head, lo, hi, tail := split(off, n)
 	for _, r := range [...]part{head, tail} {
 		if r.n > 0 && m.pages.get(r.page) != nil {
-			pg, _ := m.pages.edit(r.page)
+			pg := m.pages.edit(r.page)
 			clear(pg.data[r.in:][:r.n])
 		}
 	}

@@ -136,7 +136,7 @@ func (o *Overlay) editLocked(i int64, fill bool) (*page, error) {
 			return nil, err
 		}
 	}
-	pg, _ := o.pages.edit(i)
+	pg := o.pages.edit(i)
 	if fill {
 		pg.data = below
 	}

@@ -85,28 +85,20 @@ func (t *pages) get(i int64) *page {
 	return nil
 }
 
-// edit returns page i for changing. If there was none it returns one of zeros,
-// and fresh.
-func (t *pages) edit(i int64) (p *page, fresh bool) {
+// edit returns page i for changing. If there was none it is one of zeros.
+func (t *pages) edit(i int64) *page {
 	slot := t.slot(i)
 	old := *slot
 	if old != nil && old.owner == t.owner {
-		return old, false
+		return old
 	}
-	p = &page{owner: t.owner}
+	p := &page{owner: t.owner}
 	if old != nil {
 		p.data = old.data
 	}
 	*slot = p
 	t.count++
-	return p, old == nil
-}
-
-// drop removes page i.
-func (t *pages) drop(i int64) {
-	if t.get(i) != nil {
-		*t.slot(i) = nil
-	}
+	return p
 }
 
 // slot returns where page i hangs, in nodes that are the tree's own.

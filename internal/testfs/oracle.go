@@ -121,3 +121,11 @@ func fsckOutput(tool, image, journal string) (string, error) {
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }
+
+func runQuietly(tool string, args ...string) error {
+	out, err := exec.Command(tool, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %w: %s", filepath.Base(tool), err, out)
+	}
+	return nil
+}

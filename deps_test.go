@@ -49,7 +49,7 @@ var deps = map[string]string{
 	"lib/fuse2fs":          "+lib/ext2fs lib/iomap lib/fuse lib/sandbox x/sys",
 	"internal/cli":         "lib/e2p cli x/term humanize",
 	"internal/testfs":      "lib/... internal/testfs/... x/sys",
-	"internal/testfs/...":  "lib/... internal/testfs/... x/sys",
+	"internal/testfs/...":  "lib/... internal/testfs/... x/sys go-fuse",
 	"internal/testsum":     "",
 	"internal/bench/...":   "lib/... internal/testfs/... x/sys tablewriter humanize",
 	"cmd/...":              "lib/... internal/cli x/sys x/term cli humanize tablewriter uuid compress",

@@ -90,26 +90,12 @@ func TryKernelMount(t testing.TB, img *Image, opts string) (*Mount, error) {
 	if img.Spec.Mount != "" {
 		opts = strings.Trim(img.Spec.Mount+","+opts, ",")
 	}
-	flags, data := mountFlags(opts)
-	loop, err := attachLoop(img.Path, flags&unix.MS_RDONLY != 0)
-	if err != nil {
-		return nil, err
-	}
-	defer loop.Close()
-	if img.Journal != "" {
-		j, err := attachLoop(img.Journal, false)
-		if err != nil {
-			return nil, err
-		}
-		defer j.Close()
-		data = strings.Trim(data+",journal_path="+j.Name(), ",")
-	}
 	dir := filepath.Join(Scratch(t), "mnt")
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
-	if err := unix.Mount(loop.Name(), dir, "ext4", flags, data); err != nil {
-		return nil, fmt.Errorf("mount -o %q: %w", opts, err)
+	if err := kernelMount(img.Path, img.Journal, dir, opts); err != nil {
+		return nil, err
 	}
 	m := &Mount{Dir: dir, mounted: true}
 	t.Cleanup(func() {
@@ -118,6 +104,27 @@ func TryKernelMount(t testing.TB, img *Image, opts string) (*Mount, error) {
 		}
 	})
 	return m, nil
+}
+
+func kernelMount(image, journal, dir, opts string) error {
+	flags, data := mountFlags(opts)
+	loop, err := attachLoop(image, flags&unix.MS_RDONLY != 0)
+	if err != nil {
+		return err
+	}
+	defer loop.Close()
+	if journal != "" {
+		j, err := attachLoop(journal, false)
+		if err != nil {
+			return err
+		}
+		defer j.Close()
+		data = strings.Trim(data+",journal_path="+j.Name(), ",")
+	}
+	if err := unix.Mount(loop.Name(), dir, "ext4", flags, data); err != nil {
+		return fmt.Errorf("mount -o %q: %w", opts, err)
+	}
+	return nil
 }
 
 // Unmount unmounts, waiting for passing users; what it waited for in vain is

@@ -116,10 +116,7 @@ func fsckOutput(tool, image, journal string) (string, error) {
 	if journal != "" {
 		args = append(args, "-j", journal)
 	}
-	cmd := exec.Command(tool, append(args, image)...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return outputOf(tool, append(args, image)...)
 }
 
 func runQuietly(tool string, args ...string) error {
@@ -128,4 +125,12 @@ func runQuietly(tool string, args ...string) error {
 		return fmt.Errorf("%s: %w: %s", filepath.Base(tool), err, out)
 	}
 	return nil
+}
+
+// outputOf runs a tool and returns what it printed, whatever its exit status.
+func outputOf(tool string, args ...string) (string, error) {
+	cmd := exec.Command(tool, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }

@@ -57,8 +57,12 @@ type Range struct{ Off, End int64 }
 
 // Snapshot reads the tree below dir, of one file system only. It changes no
 // access times where it may (O_NOATIME); symbolic links are the exception.
-func Snapshot(dir string) (Tree, error) {
-	s := snapshot{tree: Tree{}, links: map[uint64]string{}, buf: make([]byte, 1<<20)}
+func Snapshot(dir string) (Tree, error) { return SnapshotFunc(dir, nil) }
+
+// SnapshotFunc is Snapshot that also hands the contents of regular files to
+// inspect, in pieces of up to 1 MiB, in order. An error of it ends the reading.
+func SnapshotFunc(dir string, inspect func(path string, off int64, data []byte) error) (Tree, error) {
+	s := snapshot{tree: Tree{}, links: map[uint64]string{}, buf: make([]byte, 1<<20), inspect: inspect}
 	fd, err := openAt(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: dir, Err: err}
@@ -109,6 +113,8 @@ type snapshot struct {
 	links map[uint64]string // inode number of a file with links: a path already read
 	dev   uint64
 	buf   []byte
+
+	inspect func(path string, off int64, data []byte) error
 }
 
 func openAt(dirfd int, name string, flags int) (int, error) {
@@ -206,6 +212,11 @@ func (s *snapshot) contents(fd int, p string, n *Node) error {
 			break
 		}
 		h.Write(s.buf[:l])
+		if s.inspect != nil {
+			if err := s.inspect(p, off, s.buf[:l]); err != nil {
+				return &os.PathError{Op: "read", Path: p, Err: err}
+			}
+		}
 		off += int64(l)
 	}
 	if off != n.Size {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"unsafe"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
@@ -134,8 +135,8 @@ func (rec *recovery) scan(next uint32) error {
 	tid := rec.start
 	var (
 		last      uint64 // commit time of the last complete transaction
-		suspect   bool   // this transaction has a block with a bad checksum
-		badData   bool   // and, in an asynchronous commit, data that has
+		suspect   bool   // this transaction has a journal block with a bad checksum
+		badData   bool   // or, if its commit did not wait, data that has
 		suspectAt uint32
 		crc       = ^uint32(0)
 		failed    bool // end is known, but the log may go on
@@ -191,7 +192,7 @@ scan:
 
 		c := endian.View[CommitHeader](b)
 		when := c.Sec.Get()
-		if suspect {
+		if suspect && !f.async {
 			// Older blocks may lie behind the log's end and carry a number that
 			// comes round again; then the time is that of their own commit.
 			if when >= last {
@@ -204,7 +205,7 @@ scan:
 			rec.stats.Failed = true
 			break
 		}
-		if !commitOK(f, b, crc) || badData {
+		if !commitOK(f, b, crc) || badData || suspect {
 			if when < last {
 				break
 			}
@@ -217,7 +218,7 @@ scan:
 			// look whether another follows.
 		}
 		crc = ^uint32(0)
-		badData = false
+		badData, suspect = false, false
 		last = when
 		tid++
 		rec.last = tid
@@ -235,7 +236,14 @@ func commitOK(f *format, b []byte, crc uint32) bool {
 	found := c.Checksum[0].Get()
 	switch {
 	case f.csum():
-		return found == sumWithout(f.seed, b, commitCsumOff)
+		if found == sumWithout(f.seed, b, commitCsumOff) {
+			return true
+		}
+		// The rest of the block means nothing and was zero; a crash may have
+		// kept it from being written.
+		whole := make([]byte, f.bsize)
+		copy(whole, b[:unsafe.Sizeof(CommitHeader{})])
+		return found == sumWithout(f.seed, whole, commitCsumOff)
 	case f.csumV1:
 		return c.ChecksumType == ChecksumCRC32 && c.ChecksumSize == 4 && found == crc ||
 			c.ChecksumType == 0 && c.ChecksumSize == 0 && found == 0

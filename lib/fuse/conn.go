@@ -72,6 +72,9 @@ type Conn struct {
 	idle    atomic.Int32
 	growing atomic.Bool // the grower is awake
 	grow    chan struct{}
+	wake    chan struct{} // to a parked worker
+	ended   chan struct{} // closed when the kernel sends no more
+	endOnce sync.Once
 	stop    chan struct{} // closed when Serve ends
 	failed  chan struct{} // closed when err is set
 
@@ -89,13 +92,6 @@ type Conn struct {
 
 // hostPage is the unit of MaxPages.
 var hostPage = os.Getpagesize()
-
-// worker is one serving thread.
-type worker struct {
-	busy  atomic.Bool // between a request's arrival and its end
-	ch    channel
-	extra bool // added under load; leaves when load is gone
-}
 
 // NewConn prepares to serve fd, a descriptor of /dev/fuse that has been
 // mounted, and takes it over. All that Serve needs to open is opened here.
@@ -142,6 +138,8 @@ func newConn(cfg Config) (*Conn, error) {
 		cfg:    cfg,
 		ready:  make(chan struct{}),
 		grow:   make(chan struct{}, 1),
+		wake:   make(chan struct{}),
+		ended:  make(chan struct{}),
 		stop:   make(chan struct{}),
 		failed: make(chan struct{}),
 	}
@@ -164,25 +162,34 @@ func (c *Conn) Ready() <-chan struct{} { return c.ready }
 // Serve serves until the file system is unmounted, all requests have been
 // answered and Config.Destroy has run. Then it returns nil; else why the
 // connection could not be used.
+//
+// A worker that waits in the kernel looks like a running one to Go's scheduler
+// until a monitor has noticed, so it takes more than the usual GOMAXPROCS for
+// its threads to go on at once when the wait is over: Serve raises it.
 func (c *Conn) Serve() error {
+	if n := 2*runtime.NumCPU() + 2; runtime.GOMAXPROCS(0) < n {
+		runtime.GOMAXPROCS(n)
+	}
 	go c.grower()
 	for range c.cfg.Workers {
 		c.addWorker(false)
 	}
-	ended := make(chan struct{})
-	go func() { c.wg.Wait(); close(ended) }()
+	done := make(chan struct{})
+	go func() {
+		c.wg.Wait()
+		for c.deferred.Load() != 0 { // their answers fail, but are to fail here
+			time.Sleep(time.Millisecond)
+		}
+		// Not before, since the numbers might soon be other files'.
+		c.tr.close()
+		close(done)
+	}()
 	select {
-	case <-ended:
+	case <-done:
 	case <-c.failed:
 	}
 	close(c.stop)
-	for c.deferred.Load() != 0 { // answers that will fail, but free their requests
-		time.Sleep(time.Millisecond)
-	}
-	if !c.destroyed.Swap(true) && c.cfg.Destroy != nil {
-		c.cfg.Destroy()
-	}
-	c.tr.close()
+	c.destroy(nil)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
@@ -196,70 +203,7 @@ func (c *Conn) fail(err error) {
 	if c.err == nil {
 		c.err = err
 		close(c.failed)
-	}
-}
-
-func (c *Conn) addWorker(extra bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	w := &worker{ch: c.tr.open(c.live), extra: extra}
-	c.workers = append(c.workers, w)
-	c.live++
-	c.wg.Add(1)
-	go c.work(w)
-}
-
-// work is the life of a worker.
-func (c *Conn) work(w *worker) {
-	runtime.LockOSThread() // not unlocked: the thread ends with the worker
-	defer c.wg.Done()
-	defer func() {
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		c.live--
-		for i, o := range c.workers {
-			if o == w {
-				c.workers = append(c.workers[:i], c.workers[i+1:]...)
-				break
-			}
-		}
-	}()
-	r := c.newRequest()
-	defer func() { c.freeRequest(r) }()
-	for {
-		c.idle.Add(1)
-		n, errno := w.ch.recv(r)
-		if errno != 0 {
-			c.idle.Add(-1)
-			if errno != syscall.ENODEV && errno != syscall.ECONNABORTED {
-				c.fail(fmt.Errorf("fuse: read a request: %w", errno))
-			}
-			return
-		}
-		w.busy.Store(true)
-		if c.idle.Add(-1) == 0 && !c.growing.Load() && c.growing.CompareAndSwap(false, true) {
-			select {
-			case c.grow <- struct{}{}:
-			default:
-			}
-		}
-		r.ch = w.ch
-		if !c.serve(w, r, n) {
-			return
-		}
-		if r.state.Load() != answered {
-			// Counted before the other side can give it back.
-			c.deferred.Add(1)
-			if r.state.CompareAndSwap(serving, deferred) {
-				r = c.newRequest()
-			} else {
-				c.deferred.Add(-1)
-			}
-		}
-		w.busy.Store(false)
-		if w.extra && !c.growing.Load() {
-			return
-		}
+		c.end()
 	}
 }
 
@@ -307,15 +251,21 @@ func (c *Conn) serveDestroy(w *worker, r *Request) {
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
-	if !c.destroyed.Swap(true) {
-		for c.othersBusy(w) {
-			time.Sleep(200 * time.Microsecond)
-		}
-		if c.cfg.Destroy != nil {
-			c.cfg.Destroy()
-		}
-	}
+	c.destroy(w)
 	r.ReplyErr(0)
+}
+
+// destroy calls Destroy, the first time, when no worker but w is in a handler.
+func (c *Conn) destroy(w *worker) {
+	if c.destroyed.Swap(true) {
+		return
+	}
+	for c.othersBusy(w) {
+		time.Sleep(200 * time.Microsecond)
+	}
+	if c.cfg.Destroy != nil {
+		c.cfg.Destroy()
+	}
 }
 
 func (c *Conn) othersBusy(w *worker) bool {
@@ -327,42 +277,6 @@ func (c *Conn) othersBusy(w *worker) bool {
 		}
 	}
 	return false
-}
-
-// grower adds workers while requests wait and no worker is idle. It sleeps
-// until a worker finds that it was the last idle one.
-func (c *Conn) grower() {
-	const (
-		tick = 500 * time.Microsecond
-		calm = 200 // ticks without pressure after which the extra workers may go
-	)
-	for {
-		select {
-		case <-c.stop:
-			return
-		case <-c.grow:
-		}
-		pressed := 0
-		for quiet := 0; quiet < calm; {
-			time.Sleep(tick)
-			if c.idle.Load() > 0 || !c.tr.pending() {
-				quiet++
-				pressed = 0
-				continue
-			}
-			quiet = 0
-			if pressed++; pressed < 2 {
-				continue // may have been taken at once
-			}
-			c.mu.Lock()
-			room := c.live > 0 && c.live < c.cfg.MaxWorkers
-			c.mu.Unlock()
-			if room {
-				c.addWorker(true)
-			}
-		}
-		c.growing.Store(false)
-	}
 }
 
 func (c *Conn) newRequest() *Request {

@@ -82,6 +82,9 @@ func (c *devChannel) recv(r *Request) (int, syscall.Errno) {
 		n, _, errno := syscall.Syscall(syscall.SYS_READ, c.fd, uintptr(p), uintptr(len(r.buf)-inOffset))
 		switch errno {
 		case 0:
+			if n == 0 { // never from the kernel; the end of a socket in its place
+				return 0, syscall.ENODEV
+			}
 			return int(n), 0
 		case syscall.EINTR, syscall.EAGAIN, syscall.ENOENT:
 			// ENOENT: the request was aborted while it was being read.

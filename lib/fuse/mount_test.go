@@ -174,14 +174,14 @@ func TestNotify(t *testing.T) {
 	if n := x.calls[OpGetattr].Load(); n != before {
 		t.Errorf("attributes are not cached: %d requests", n-before)
 	}
-	if err := x.c.InvalInode(2, 0, 0); err != nil {
+	if err := x.c.InvalInode(3, 0, 0); err != nil {
 		t.Error(err)
 	}
 	os.Stat(name)
 	if n := x.calls[OpGetattr].Load(); n == before {
 		t.Error("attributes are still cached")
 	}
-	if err := x.c.Store(2, 0, []byte("HELLO")); err != nil {
+	if err := x.c.Store(3, 0, []byte("HELLO")); err != nil {
 		t.Error(err)
 	}
 	if b, err := os.ReadFile(name); err != nil || string(b) != "HELLO" {
@@ -199,7 +199,7 @@ func TestNotify(t *testing.T) {
 		t.Errorf("invalidating an unknown node: %v", err)
 	}
 	if x.c.Negotiated().Minor >= 45 {
-		if err := x.c.Prune([]uint64{2, 77}); err != nil {
+		if err := x.c.Prune([]uint64{3, 77}); err != nil {
 			t.Errorf("prune: %v", err)
 		}
 	}

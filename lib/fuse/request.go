@@ -217,6 +217,15 @@ func (r *Request) ReplyErr(errno syscall.Errno) error {
 	return r.send(-int32(errno), 0, nil)
 }
 
+// Blocking announces that the handler is about to wait for long, for a disk or
+// a lock, so that another worker takes over reading requests now. Without it
+// that happens a millisecond later.
+func (r *Request) Blocking() {
+	if r.c.idle.Load() == 0 {
+		r.c.unpark()
+	}
+}
+
 // ReplyNone ends a request that the kernel wants no answer to: FORGET,
 // BATCH_FORGET, NOTIFY_REPLY, and a handled INTERRUPT.
 func (r *Request) ReplyNone() {

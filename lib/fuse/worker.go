@@ -1,0 +1,167 @@
+//go:build linux
+
+package fuse
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// worker is one serving thread.
+type worker struct {
+	busy  atomic.Bool // between a request's arrival and its end
+	ch    channel
+	extra bool // added under load; leaves when load is gone
+}
+
+func (c *Conn) addWorker(extra bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if extra && (c.live == 0 || c.live >= c.cfg.MaxWorkers) {
+		return
+	}
+	w := &worker{ch: c.tr.open(c.live), extra: extra}
+	c.workers = append(c.workers, w)
+	c.live++
+	c.wg.Add(1)
+	go c.work(w)
+}
+
+// work is the life of a worker.
+func (c *Conn) work(w *worker) {
+	runtime.LockOSThread() // not unlocked: the thread ends with the worker
+	defer c.wg.Done()
+	r := c.newRequest()
+	defer func() {
+		c.freeRequest(r)
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.live--
+		c.workers = slices.DeleteFunc(c.workers, func(o *worker) bool { return o == w })
+	}()
+	streak := 0 // receipts in a row without a wait, or if negative with one
+	for {
+		if streak <= -calm && c.idle.Load() > 0 {
+			if w.extra || !c.park() {
+				return
+			}
+			streak = 0
+		}
+		c.idle.Add(1)
+		before := time.Now()
+		n, errno := w.ch.recv(r)
+		waited := time.Since(before) > atOnce
+		idle := c.idle.Add(-1)
+		if errno != 0 {
+			c.end()
+			if errno != syscall.ENODEV && errno != syscall.ECONNABORTED {
+				c.fail(fmt.Errorf("fuse: read a request: %w", errno))
+			}
+			return
+		}
+		w.busy.Store(true)
+		switch {
+		case waited:
+			streak = min(streak, 0) - 1
+		default:
+			streak = max(streak, 0) + 1
+		}
+		if idle == 0 {
+			if streak >= press {
+				streak = 0
+				c.unpark()
+			}
+			if !c.growing.Load() && c.growing.CompareAndSwap(false, true) {
+				select {
+				case c.grow <- struct{}{}:
+				default:
+				}
+			}
+		}
+		r.ch = w.ch
+		if !c.serve(w, r, n) {
+			return
+		}
+		if r.state.Load() != answered {
+			// Counted before the other side can give it back.
+			c.deferred.Add(1)
+			if r.state.CompareAndSwap(serving, deferred) {
+				r = c.newRequest()
+			} else {
+				c.deferred.Add(-1)
+			}
+		}
+		w.busy.Store(false)
+	}
+}
+
+// The kernel wakes waiting workers in turn, so with more of them than the load
+// needs each request meets a cold thread, or wakes a sleeping CPU. So a worker
+// that found others waiting, and had to wait itself, calm times in a row, parks.
+// One that found press requests in a row ready for it, and nobody else waiting,
+// gets a parked one back.
+const (
+	calm   = 64
+	press  = 4
+	atOnce = 2 * time.Microsecond // a receipt without sleep takes less
+)
+
+// park waits to be needed. It reports false at the end of the connection.
+func (c *Conn) park() bool {
+	select {
+	case <-c.wake:
+		return true
+	case <-c.ended:
+		return false
+	}
+}
+
+// unpark gets a parked worker back, if there is one.
+func (c *Conn) unpark() bool {
+	select {
+	case c.wake <- struct{}{}:
+		return true
+	default:
+		return false
+	}
+}
+
+// end lets parked workers go.
+func (c *Conn) end() { c.endOnce.Do(func() { close(c.ended) }) }
+
+// grower adds workers while requests wait and no worker is idle. It sleeps
+// until a worker finds that it was the last idle one.
+func (c *Conn) grower() {
+	const (
+		tick  = 500 * time.Microsecond
+		grace = 2 // ticks without pressure to go to sleep
+	)
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-c.grow:
+		}
+		pressed := 0
+		for quiet := 0; quiet < grace; {
+			time.Sleep(tick)
+			if c.idle.Load() > 0 || !c.tr.pending() {
+				quiet++
+				pressed = 0
+				continue
+			}
+			quiet = 0
+			if pressed++; pressed < 2 {
+				continue // may have been taken at once
+			}
+			if !c.unpark() {
+				c.addWorker(true)
+			}
+		}
+		c.growing.Store(false)
+	}
+}

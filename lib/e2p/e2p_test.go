@@ -30,7 +30,8 @@ func TestDumpe2fs(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := endian.View[ondisk.Super](b[1024:])
-	s.ChecksumType[0] = 1
+	s.ChecksumType[0] = 1 // what dumpe2fs wants to see with
+	s.DescSize.Set(64)    // metadata_csum and 64bit
 	all := Features{^uint32(0), ^uint32(0), ^uint32(0)}
 	for _, c := range []struct {
 		f     Features

@@ -31,20 +31,27 @@ var mntopts = []struct {
 // MountOptionNames lists the default mount options of a superblock
 // (Super.DefaultMountOpts) with spaces between them; "(none)" if there is none.
 func MountOptionNames(opts uint32) string {
-	var out []string
-	for _, m := range mntopts {
-		if opts&m.mask == m.bits {
-			out = append(out, m.name)
-			opts &^= m.mask
-		}
-	}
-	for ; opts != 0; opts &= opts - 1 {
-		out = append(out, "MNTOPT_"+strconv.Itoa(bits.TrailingZeros32(opts)))
+	out := appendMountOption(nil, opts, ondisk.DefmJmode)
+	for rest := opts &^ ondisk.DefmJmode; rest != 0; rest &= rest - 1 {
+		out = appendMountOption(out, opts, rest&-rest)
 	}
 	if out == nil {
 		return "(none)"
 	}
 	return strings.Join(out, " ")
+}
+
+// appendMountOption appends the name of what opts has in mask.
+func appendMountOption(out []string, opts, mask uint32) []string {
+	for _, m := range mntopts {
+		if m.mask == mask && opts&mask == m.bits {
+			return append(out, m.name)
+		}
+	}
+	if opts&mask != 0 {
+		out = append(out, "MNTOPT_"+strconv.Itoa(bits.TrailingZeros32(mask)))
+	}
+	return out
 }
 
 // ParseMountOption returns the bits of a default mount option, and the mask of

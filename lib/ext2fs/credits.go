@@ -1,0 +1,24 @@
+package ext2fs
+
+// How many blocks an operation may change, for FS.start. Estimates are upper
+// bounds: a handle that changes more fails.
+const (
+	creditsInode  = 1 // the inode's block of the inode table
+	creditsSuper  = 1 // the superblock
+	creditsGroup  = 2 // a bitmap and the group's descriptor
+	creditsAlloc  = creditsGroup + creditsSuper
+	creditsFree   = creditsGroup + creditsSuper
+	creditsIalloc = creditsGroup + creditsSuper + 2*creditsInode // with a fresh inode table block
+	creditsIfree  = creditsGroup + creditsSuper + creditsInode
+
+	// creditsOrphan is for one orphanAdd or orphanDel: superblock or orphan
+	// file block, and the inodes before it in the list and itself.
+	creditsOrphan = creditsSuper + 1 + 2*creditsInode
+
+	// creditsExtent is for one insertion into a mapping tree: at each of at most
+	// five levels a split (a new node), and the inode.
+	creditsExtent = 5*(2+creditsGroup) + creditsSuper + creditsInode
+
+	// creditsData is for one IOEnd: bits set in up to two groups, the mapping.
+	creditsData = 2*creditsGroup + creditsExtent
+)

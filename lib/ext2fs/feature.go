@@ -1,0 +1,84 @@
+package ext2fs
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+)
+
+// Incompat features that this package reads.
+const incompatKnown = ondisk.IncompatFiletype | ondisk.IncompatRecover | ondisk.IncompatMetaBG |
+	ondisk.IncompatExtents | ondisk.Incompat64Bit | ondisk.IncompatMMP | ondisk.IncompatFlexBG |
+	ondisk.IncompatEAInode | ondisk.IncompatCsumSeed | ondisk.IncompatLargeDir |
+	ondisk.IncompatInlineData | ondisk.IncompatEncrypt | ondisk.IncompatCasefold
+
+// Incompat and ro-compat features that this package reads but does not keep up
+// to date, so that a file system with one is opened read-only.
+const (
+	incompatReadOnly = ondisk.IncompatMMP | ondisk.IncompatEncrypt | ondisk.IncompatCasefold
+	roCompatReadOnly = ondisk.ROCompatQuota | ondisk.ROCompatProject | ondisk.ROCompatVerity |
+		ondisk.ROCompatReadonly
+)
+
+// Ro-compat features that this package keeps up to date.
+const roCompatKnown = ondisk.ROCompatSparseSuper | ondisk.ROCompatLargeFile | ondisk.ROCompatBtreeDir |
+	ondisk.ROCompatHugeFile | ondisk.ROCompatGDTCsum | ondisk.ROCompatDirNlink |
+	ondisk.ROCompatExtraIsize | ondisk.ROCompatBigalloc | ondisk.ROCompatMetadataCsum |
+	ondisk.ROCompatOrphanPresent
+
+// Names of the features that messages here have to name.
+var (
+	incompatNames = map[uint32]string{
+		ondisk.IncompatCompression: "compression", ondisk.IncompatJournalDev: "journal_dev",
+		ondisk.IncompatDirData: "dirdata", ondisk.IncompatMMP: "mmp",
+		ondisk.IncompatEncrypt: "encrypt", ondisk.IncompatCasefold: "casefold",
+	}
+	roCompatNames = map[uint32]string{
+		ondisk.ROCompatQuota: "quota", ondisk.ROCompatProject: "project",
+		ondisk.ROCompatVerity: "verity", ondisk.ROCompatReadonly: "read-only",
+		ondisk.ROCompatHasSnapshot: "snapshot", ondisk.ROCompatReplica: "replica",
+		ondisk.ROCompatSharedBlocks: "shared_blocks",
+	}
+)
+
+// names lists the bits of a feature word; kind is for those without a name.
+func names(bits uint32, known map[uint32]string, kind string) string {
+	var out []string
+	for b := uint32(1); b != 0; b <<= 1 {
+		switch n, ok := known[b]; {
+		case bits&b == 0:
+		case ok:
+			out = append(out, n)
+		default:
+			out = append(out, fmt.Sprintf("%s bit %#x", kind, b))
+		}
+	}
+	return strings.Join(out, ", ")
+}
+
+// checkFeatures returns what keeps s from being written, "" if nothing does.
+// It fails with an UnsupportedError if s cannot be read either.
+func checkFeatures(s *ondisk.Super) (readOnly string, err error) {
+	if s.RevLevel.Get() < ondisk.DynamicRev {
+		return "", nil
+	}
+	in, ro := s.FeatureIncompat.Get(), s.FeatureROCompat.Get()
+	if in&ondisk.IncompatJournalDev != 0 {
+		return "", &ondisk.UnsupportedError{Feature: "journal_dev: this is an external journal, not a file system"}
+	}
+	if x := in &^ incompatKnown; x != 0 {
+		return "", &ondisk.UnsupportedError{Feature: names(x, incompatNames, "incompat")}
+	}
+	if ro&ondisk.ROCompatBigalloc != 0 && in&ondisk.IncompatExtents == 0 {
+		return "", &ondisk.UnsupportedError{Feature: "bigalloc without extents"}
+	}
+	var why []string
+	if x := in & incompatReadOnly; x != 0 {
+		why = append(why, names(x, incompatNames, "incompat"))
+	}
+	if x := ro & (roCompatReadOnly | ^uint32(roCompatKnown)); x != 0 {
+		why = append(why, names(x, roCompatNames, "ro_compat"))
+	}
+	return strings.Join(why, ", "), nil
+}

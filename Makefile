@@ -64,8 +64,9 @@ fuzz:
 crash: all
 	E2KIT_CRASH_STATES=10000 $(GO) run ./internal/testsum -timeout 2h -run Crash $(PKGS)
 
+# BENCHFLAGS=-help lists what it can be told, such as -quick.
 bench: all
-	@internal/bench/run
+	@$(GO) run ./internal/bench $(BENCHFLAGS)
 
 install: all
 	install -d $(DESTDIR)$(PREFIX)/sbin

@@ -51,7 +51,7 @@ var deps = map[string]string{
 	"internal/testfs":      "lib/... internal/testfs/... x/sys",
 	"internal/testfs/...":  "lib/... internal/testfs/... x/sys go-fuse",
 	"internal/testsum":     "",
-	"internal/bench/...":   "lib/... internal/testfs/... x/sys tablewriter humanize",
+	"internal/bench/...":   "lib/... internal/testfs/... internal/bench/... x/sys tablewriter humanize",
 	"cmd/...":              "lib/... internal/cli x/sys x/term cli humanize tablewriter uuid compress",
 }
 

@@ -104,6 +104,9 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 		return nil, fs.corrupt(ino, err)
 	}
 	defer b.Put()
+	if err := fs.checkUnlinked(slot, ino, mode); err != nil {
+		return nil, err
+	}
 
 	// Nobody stores to the slot of an inode that is not in memory, so it is
 	// copied under the shard's lock.
@@ -168,6 +171,23 @@ func (fs *FS) loadable(ino ondisk.Ino, mode igetMode) error {
 		return syscall.ESTALE
 	}
 	return nil
+}
+
+// checkUnlinked fails with ESTALE if an inode without links is not in use: the
+// bytes of a freed inode look like those of an unlinked one.
+func (fs *FS) checkUnlinked(slot ondisk.RawInode, ino ondisk.Ino, mode igetMode) error {
+	mu := fs.slotLock(ino)
+	mu.Lock()
+	links := slot.Base().LinksCount.Get()
+	mu.Unlock()
+	if links != 0 || mode == igetSpecial || fs.isOrphan(ino) {
+		return nil
+	}
+	used, err := fs.inodeUsed(ino)
+	if err == nil && !used {
+		err = syscall.ESTALE
+	}
+	return err
 }
 
 // pinLocked returns ino pinned if it is in memory, waiting while it is evicted.

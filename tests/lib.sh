@@ -42,14 +42,16 @@ mkimage() {
 	shift 2
 	need mke2fs
 	rm -f "$file"
-	E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -F \
+	truncate -s "$size" "$file" # or mke2fs reports that it made the file
+	E2FSPROGS_FAKE_TIME=1700000000 mke2fs -q -F -t ext4 -T default -b 4096 \
 		-U 01234567-89ab-cdef-0123-456789abcdef \
 		-E hash_seed=76543210-ba98-fedc-3210-0123456789ab "$@" "$file" "$size" ||
 		exit 1
 }
 
-# canmount: skips where no one may mount by FUSE.
+# canmount: skips where no one may mount by FUSE, or we cannot yet.
 canmount() {
+	[ -x "$BIN/fuse2fs" ] || skip "no bin/fuse2fs yet"
 	[ -c /dev/fuse ] || skip "no /dev/fuse"
 	[ "$(id -u)" = 0 ] || need fusermount3
 }
@@ -63,4 +65,38 @@ fuseumount() {
 fsck() {
 	need e2fsck
 	if e2fsck -fn "$1" >fsck.out 2>&1; then echo "clean"; else cat fsck.out; fi
+}
+
+# refused about command...: the command must fail and say why in one line of
+# standard error that has the (extended) expression about in it.
+refused() {
+	local about=$1 out code
+	shift
+	out=$("$@" 2>&1 >/dev/null)
+	code=$?
+	[ $code != 77 ] || skip "$out"
+	if [ $code = 0 ]; then
+		echo "not refused: $*"
+	elif [ "$(printf '%s\n' "$out" | wc -l)" != 1 ]; then
+		printf 'refused, but not in one line:\n%s\n' "$out"
+	elif ! printf '%s\n' "$out" | grep -qiE "$about"; then
+		printf 'refused, but not about %s: %s\n' "$about" "$out"
+	else
+		echo "refused, exit status $code"
+	fi
+}
+
+# mounted dir: whether something is mounted there.
+mounted() {
+	if grep -q " $PWD/$1 " /proc/self/mounts; then echo "mounted"; else echo "not mounted"; fi
+}
+
+# patch file offset hex...: overwrites bytes.
+patch() {
+	local file=$1 off=$2 b
+	shift 2
+	for b; do
+		printf "\\x$b" | dd of="$file" bs=1 seek="$off" conv=notrunc status=none
+		off=$((off + 1))
+	done
 }

@@ -246,8 +246,13 @@ func mountMem(t testing.TB, m *memFS, o MountOptions, cfg Config) *mounted {
 		}
 		t.Skip("needs root")
 	}
-	dir := t.TempDir()
 	o.Source, o.Subtype = "memfs-test", "e2kit"
+	return mountAt(t, m, o, cfg, t.TempDir())
+}
+
+// mountAt is mountMem without a choice of its own.
+func mountAt(t testing.TB, m *memFS, o MountOptions, cfg Config, dir string) *mounted {
+	t.Helper()
 	mnt, err := NewMount(dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +263,13 @@ func mountMem(t testing.TB, m *memFS, o MountOptions, cfg Config) *mounted {
 	if cfg.Flags == 0 {
 		cfg.Flags = memFlags
 	}
-	cfg.Destroy = func() { m.destroyed.Add(1) }
+	destroy := cfg.Destroy
+	cfg.Destroy = func() {
+		if destroy != nil {
+			destroy()
+		}
+		m.destroyed.Add(1)
+	}
 	cfg.Log = t.Logf
 	c, err := NewConn(mnt.Fd(), cfg)
 	if err != nil {
@@ -269,7 +280,6 @@ func mountMem(t testing.TB, m *memFS, o MountOptions, cfg Config) *mounted {
 	if err := mnt.Attach(); err != nil {
 		t.Fatal(err)
 	}
-	mnt.Release()
 	t.Cleanup(func() { x.unmount(t) })
 
 	// Package os polls each file that it opens, inside a system call during
@@ -296,11 +306,18 @@ func (x *mounted) unmount(t testing.TB) {
 	if x.m == nil {
 		return
 	}
-	x.m = nil
 	if err := unix.Unmount(x.dir, 0); err != nil {
 		unix.Unmount(x.dir, unix.MNT_DETACH)
 		t.Errorf("unmount: %v", err)
 	}
+	x.gone(t)
+}
+
+// gone is unmount for what has been unmounted.
+func (x *mounted) gone(t testing.TB) {
+	t.Helper()
+	x.m.Close()
+	x.m = nil
 	select {
 	case err := <-x.ended:
 		if err != nil {

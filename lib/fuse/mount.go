@@ -64,22 +64,27 @@ func (m *Mount) Attach() error {
 		return fmt.Errorf("mount on %s: %w", m.Dir, err)
 	}
 	m.attached = true
+	m.release() // it would keep the mount busy
 	return nil
 }
 
-// Release forgets the mount, which stays as it is: attached, it lives on. A
-// mount that was never attached ends. The descriptor of /dev/fuse is not closed.
-func (m *Mount) Release() {
+// Close ends a mount that has not been attached; an attached one lives on. The
+// kernel may want DESTROY answered, so either requests are still served, or the
+// descriptors of /dev/fuse, which Close leaves alone, have been closed before.
+func (m *Mount) Close() { m.release() }
+
+func (m *Mount) release() {
 	if m.mnt >= 0 {
 		unix.Close(m.mnt)
 		m.mnt = -1
 	}
 }
 
-// Unmount ends the mount, and waits for what the kernel waits for.
+// Unmount ends the mount, attached or not, and waits for what the kernel waits
+// for: see [Unmount].
 func (m *Mount) Unmount() error {
-	defer m.Release()
 	if !m.attached {
+		m.release()
 		return nil
 	}
 	m.attached = false
@@ -282,8 +287,10 @@ func (m *Mount) oldMount(typ, source string) error {
 // may not itself. With lazy it takes it out of the tree now, and the mount ends
 // when nobody uses it any more.
 //
-// For a fuseblk mount it returns when the server has answered DESTROY. For
-// others it returns before the server even knows: see [Mount].
+// For a fuseblk mount it returns when the server has answered DESTROY, so the
+// file system is clean. For others the kernel ends the connection without a
+// word, and Unmount returns while the server finishes: who wants to wait needs
+// a sign of the server, such as a lock on its image.
 func Unmount(dir string, lazy bool) error {
 	flags := unix.UMOUNT_NOFOLLOW
 	if lazy {

@@ -1,0 +1,108 @@
+//go:build linux
+
+package fuse
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// loopDevice returns a loop device over an empty image.
+func loopDevice(t *testing.T) string {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	img := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(img, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := AttachLoop(img, false)
+	if err != nil {
+		t.Skipf("no loop device: %v", err)
+	}
+	t.Cleanup(func() { l.Close() })
+	return l.Path
+}
+
+// On a block device, the kernel sends SYNCFS and DESTROY, and waits for both.
+func TestUnmountBlock(t *testing.T) {
+	m := newMemFS()
+	var clean atomic.Bool
+	var syncs atomic.Int64
+	dev := loopDevice(t)
+	x := mountMem(t, m, MountOptions{BlockDevice: dev}, Config{
+		Handlers: Handlers{
+			OpSyncfs: func(r *Request) {
+				syncs.Add(1)
+				r.ReplyErr(0)
+			},
+			OpRelease: func(r *Request) {
+				time.Sleep(100 * time.Millisecond)
+				m.calls[OpRelease].Add(1)
+				r.ReplyErr(0)
+			},
+			OpOpen: func(r *Request) {
+				Out[OpenOut](r).Fh = 1
+				r.Reply(0)
+			},
+		},
+		Destroy: func() {
+			time.Sleep(200 * time.Millisecond)
+			if n := m.calls[OpRelease].Load(); n != 2 { // the probe's and ours
+				t.Errorf("%d RELEASEs before DESTROY", n)
+			}
+			clean.Store(true)
+		},
+	})
+	if err := x.m.Tune(8<<20, 50); err != nil {
+		t.Errorf("Tune: %v", err)
+	}
+	f, err := os.Create(filepath.Join(x.dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Write([]byte("x"))
+	if _, _, errno := syscall.Syscall(unix.SYS_SYNCFS, f.Fd(), 0, 0); errno != 0 {
+		t.Errorf("syncfs: %v", errno)
+	}
+	if n := syncs.Load(); n != 1 {
+		t.Errorf("syncfs sent %d SYNCFS", n)
+	}
+	f.Close()
+	if err := unix.Unmount(x.dir, 0); err != nil {
+		t.Fatal(err)
+	}
+	if !clean.Load() {
+		t.Error("unmount returned before the file system was clean")
+	}
+	x.gone(t)
+}
+
+// Elsewhere it sends neither: unmounting does not wait, and Destroy runs when
+// the connection has ended.
+func TestUnmountPlain(t *testing.T) {
+	m := newMemFS()
+	m.trace = true
+	x := mountMem(t, m, MountOptions{}, Config{})
+	if err := x.m.Tune(8<<20, 50); err != nil {
+		t.Errorf("Tune: %v", err)
+	}
+	f, err := os.Create(filepath.Join(x.dir, "f"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	syscall.Syscall(unix.SYS_SYNCFS, f.Fd(), 0, 0)
+	f.Close()
+	x.unmount(t)
+	if slices.Contains(m.seen, OpSyncfs) {
+		t.Error("SYNCFS was sent: the documentation of BlockDevice says that it is not")
+	}
+}

@@ -50,6 +50,20 @@ const (
 	RequestTimeout    InitFlags = 1 << 42 // InitOut.RequestTimeout is valid
 )
 
+// LocalFS are the flags of a server that alone changes a file system, and does
+// everything that they promise: it drops privileges when a KILL_SUIDGID flag says
+// so, applies the umask unless a default ACL does its work, and inherits ACLs;
+// with WritebackCache it takes sizes and times from the kernel.
+//
+// NoOpenSupport says only that ENOSYS is understood. AtomicOTrunc must not be
+// added where OPEN gets ENOSYS: the kernel then truncates its cache alone, and
+// the server never hears of it.
+const LocalFS = AsyncRead | BigWrites | DontMask | HasIoctlDir | DoReaddirplus |
+	ReaddirplusAuto | AsyncDIO | WritebackCache | NoOpenSupport | ParallelDirops |
+	PosixACL | AbortError | MaxPages | CacheSymlinks | NoOpendirSupport |
+	ExplicitInvalData | HandleKillprivV2 | SetxattrExt | InitExt | CreateSuppGroup |
+	HasExpireOnly | DirectIOAllowMmap
+
 // Bits of SetattrIn.Valid: which fields are to change.
 const (
 	FattrMode        = 1 << 0

@@ -226,7 +226,7 @@ func (m *memFS) handlers() Handlers {
 }
 
 const memFlags = AsyncRead | ParallelDirops | AsyncDIO | NoOpenSupport | NoOpendirSupport |
-	ExplicitInvalData | WritebackCache | MaxPages | AtomicOTrunc
+	ExplicitInvalData | WritebackCache | MaxPages
 
 // mounted is a memFS on a real mount.
 type mounted struct {

@@ -57,6 +57,21 @@ func TestMount(t *testing.T) {
 	}
 }
 
+// Without OPEN, O_TRUNC arrives as SETATTR.
+func TestTruncate(t *testing.T) {
+	x := mountMem(t, newMemFS(), MountOptions{}, Config{Flags: LocalFS})
+	name := filepath.Join(x.dir, "f")
+	if err := os.WriteFile(name, []byte("hello"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if f := x.file(3); len(f.data) != 0 {
+		t.Errorf("the server still has %q", f.data)
+	}
+}
+
 // Ops that nobody handles fail with ENOSYS, and the kernel does without.
 func TestNoHandler(t *testing.T) {
 	x := mountMem(t, newMemFS(), MountOptions{}, Config{})

@@ -21,4 +21,14 @@ const (
 
 	// creditsData is for one IOEnd: bits set in up to two groups, the mapping.
 	creditsData = 2*creditsGroup + creditsExtent
+
+	// creditsCreate is for a new inode with an inherited ACL in a block of its
+	// own; the entry comes on top (dirAddCredits), and what its directory and
+	// itself have to be stored.
+	creditsCreate  = creditsIalloc + 2*(creditsAlloc+1) + creditsOrphan + 2*creditsInode
+	creditsMkdir   = creditsAlloc + creditsExtent + 1
+	creditsSymlink = creditsAlloc + creditsExtent + 1
+	creditsLink    = 2 * creditsInode
+	creditsUnlink  = 2*creditsInode + 3 // an entry's block, and an index emptied with it
+	creditsRename  = 5*creditsInode + 4 // entries of both directories, ".." of what moves
 )

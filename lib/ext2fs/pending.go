@@ -25,15 +25,12 @@ type run struct {
 
 type (
 	inodeMap   struct{}
-	inodeDir   struct{}
 	inodeXattr struct{}
 )
 
 var (
 	opsExtent   buffer.Ops = plainOps{"extent node"}
 	opsIndirect buffer.Ops = plainOps{"indirect block"}
-	opsDir      buffer.Ops = plainOps{"directory block"}
-	opsDx       buffer.Ops = plainOps{"htree node"}
 	opsXattr    buffer.Ops = plainOps{"attribute block"}
 )
 
@@ -59,32 +56,16 @@ func (ip *Inode) appendMetaBlock(h *jbd2.Handle, lblk ondisk.Lblk, ops buffer.Op
 // no indirect blocks. mapMu is held, or ip is not shared.
 func (ip *Inode) initMap() {}
 
+// mappingChanged is called when others have written i_block. mapMu is held
+// exclusively.
+func (ip *Inode) mappingChanged() {}
+
 // truncateTo: mu held exclusively, no handle.
 func (ip *Inode) truncateTo(size int64) error { panic("truncateTo") }
 
 // freeAllBlocks frees all data and mapping blocks of an inode that is evicted,
 // in handles of its own, keeping it on the orphan list.
 func (ip *Inode) freeAllBlocks() error { panic("freeAllBlocks") }
-
-// DIR
-
-func (fs *FS) dirLookup(dp *Inode, name []byte) (ondisk.Ino, uint8, error) { panic("dirLookup") }
-func (fs *FS) dirAdd(h *jbd2.Handle, dp *Inode, name []byte, ino ondisk.Ino, ftype uint8) error {
-	panic("dirAdd")
-}
-func (fs *FS) dirRemove(h *jbd2.Handle, dp *Inode, name []byte) error { panic("dirRemove") }
-func (fs *FS) dirReplace(h *jbd2.Handle, dp *Inode, name []byte, ino ondisk.Ino, ftype uint8) error {
-	panic("dirReplace")
-}
-func (fs *FS) dirSetDotDot(h *jbd2.Handle, dp *Inode, parent ondisk.Ino) error { panic("dirSetDotDot") }
-func (fs *FS) dirInit(h *jbd2.Handle, dp *Inode, parent ondisk.Ino) error      { panic("dirInit") }
-func (fs *FS) dirEmpty(dp *Inode) (bool, error)                                { panic("dirEmpty") }
-func (fs *FS) dirAddCredits(dp *Inode) int                                     { panic("dirAddCredits") }
-
-// Readdir: dp.mu held, shared.
-func (fs *FS) Readdir(dp *Inode, pos uint64, fn func(name []byte, ino ondisk.Ino, ftype uint8, next uint64) bool) error {
-	panic("Readdir")
-}
 
 // XATTR
 
@@ -107,6 +88,11 @@ func (fs *FS) aclInit(h *jbd2.Handle, dir, ip *Inode, mode *uint16, umask uint16
 }
 func (ip *Inode) aclChmod(h *jbd2.Handle, mode uint16) error { panic("aclChmod") }
 
+func (ip *Inode) inlineEA() ([]byte, error)                                     { panic("inlineEA") }
+func (ip *Inode) inlineMax() int                                                { panic("inlineMax") }
+func (ip *Inode) inlineInit() (bool, error)                                     { panic("inlineInit") }
+func (ip *Inode) inlineResize(n int) ([]byte, error)                            { panic("inlineResize") }
+func (ip *Inode) inlineDrop() error                                             { panic("inlineDrop") }
 func (ip *Inode) inlineGet() ([]byte, error)                                    { panic("inlineGet") }
 func (ip *Inode) inlineWrite(h *jbd2.Handle, off int64, p []byte) (bool, error) { panic("inlineWrite") }
 func (ip *Inode) inlineConvert(h *jbd2.Handle) error                            { panic("inlineConvert") }

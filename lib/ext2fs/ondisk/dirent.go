@@ -206,6 +206,78 @@ func CheckDirents(b []byte, blockSize int) error {
 	return nil
 }
 
+// FindRoom looks in b, a directory block without its tail, for the first entry
+// with room for a further one for name. dup is true if it passed an entry of
+// that name instead. It fails with a *CorruptError as FindDirent does.
+func FindRoom(b []byte, name []byte, blockSize int) (off int, room, dup bool, err error) {
+	need := DirentSize(len(name))
+	for off < len(b) {
+		e, err := DirentAt(b, off, blockSize)
+		if err != nil {
+			return off, false, false, err
+		}
+		used := 0
+		if e.Ino != 0 {
+			if string(e.Name) == string(name) {
+				return off, false, true, nil
+			}
+			used = DirentSize(len(e.Name))
+		}
+		if e.RecLen-used >= need {
+			return off, true, false, nil
+		}
+		off += e.RecLen
+	}
+	return off, false, false, nil
+}
+
+// InsertDirent adds an entry in the room that FindRoom found at off.
+func InsertDirent(b []byte, off, blockSize int, name []byte, ino Ino, ftype uint8) {
+	p := b[off:]
+	recLen := RecLen(binary.LittleEndian.Uint16(p[4:]), blockSize)
+	if binary.LittleEndian.Uint32(p) != 0 {
+		used := DirentSize(int(p[6]))
+		SetRecLen(b, off, used, blockSize)
+		off += used
+		recLen -= used
+	}
+	PutDirent(b, off, recLen, blockSize, name, ino, ftype)
+}
+
+// RemoveDirent removes the entry e that FindDirent found after the one at prev:
+// its room joins that one's, or it stays as an entry not in use where it is the
+// block's first. The bytes of the name are cleared.
+func RemoveDirent(b []byte, e Direntry, prev, blockSize int) {
+	if prev < 0 {
+		clear(b[e.Off : e.Off+4])
+		clear(b[e.Off+6 : e.Off+e.RecLen])
+		return
+	}
+	p := RecLen(binary.LittleEndian.Uint16(b[prev+4:]), blockSize)
+	SetRecLen(b, prev, p+e.RecLen, blockSize)
+	clear(b[e.Off : e.Off+e.RecLen])
+}
+
+// DirArea returns the part of a directory block that entries fill: all of it,
+// or what comes before the checksum. Index nodes are one entry not in use.
+func DirArea(b []byte, csum bool) []byte {
+	if csum && dxCountOffset(b) == 0 {
+		return b[:len(b)-DirTailSize]
+	}
+	return b
+}
+
+// InitDirBlock makes b a directory block without entries in use.
+func InitDirBlock(b []byte, csum bool) {
+	clear(b)
+	n := len(b)
+	if csum {
+		InitDirTail(b)
+		n -= DirTailSize
+	}
+	SetRecLen(b, 0, n, len(b))
+}
+
 // dirTail returns the tail of a directory block, nil if it has none.
 func dirTail(b []byte) *DirTail {
 	t := endian.View[DirTail](b[len(b)-DirTailSize:])

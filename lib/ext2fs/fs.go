@@ -145,6 +145,9 @@ type FS struct {
 	failed             atomic.Pointer[error]
 	stopped            chan struct{} // closed when stopWriting is done
 
+	rsvs      rsvList     // inodes that have reserved ahead
+	largeFile atomic.Bool // the superblock says that there are large files
+
 	lazy       lazyInit
 	started    uint64 // immutable: s_kbytes_written at open
 	mountState uint16 // s_state when it was mounted

@@ -246,7 +246,10 @@ func mountMem(t testing.TB, m *memFS, o MountOptions, cfg Config) *mounted {
 		}
 		t.Skip("needs root")
 	}
-	o.Source, o.Subtype = "memfs-test", "e2kit"
+	o.Subtype = "e2kit"
+	if o.BlockDevice == "" {
+		o.Source = "memfs-test"
+	}
 	return mountAt(t, m, o, cfg, t.TempDir())
 }
 

@@ -142,13 +142,20 @@ func (m *Mount) direct() (err error) {
 			m.fd = -1
 		}
 	}()
-	typ, source := "fuse", m.opts.Source
-	if m.opts.BlockDevice != "" {
-		typ, source = "fuseblk", m.opts.BlockDevice
+	source, dev := m.opts.Source, m.opts.BlockDevice
+	switch {
+	case dev == "" && source == "":
+		return m.create("fuse", "fuse")
+	case dev == "":
+		return m.create("fuse", source)
+	case source != "" && source != dev:
+		return withSource(source, dev, func() error { return m.create("fuseblk", source) })
 	}
-	if source == "" {
-		source = "fuse"
-	}
+	return m.create("fuseblk", dev)
+}
+
+// create makes the mount with the open m.fd, not attached yet.
+func (m *Mount) create(typ, source string) error {
 	fsfd, err := unix.Fsopen(typ, unix.FSOPEN_CLOEXEC)
 	if errors.Is(err, unix.ENOSYS) {
 		return m.oldMount(typ, source)

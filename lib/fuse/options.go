@@ -19,7 +19,9 @@ type MountOptions struct {
 	// kernel then sends SYNCFS for syncfs(2) and DESTROY at unmount, and
 	// waits for both; on other mounts it sends neither. It takes privilege in
 	// the initial user namespace, and the kernel claims the device: an O_EXCL
-	// open elsewhere makes it fail with EBUSY. It replaces Source.
+	// open elsewhere makes it fail with EBUSY. Source, if not empty, is then a
+	// path of another file, such as the image behind a loop device, that is
+	// shown instead.
 	BlockDevice string
 	BlkSize     int // of a BlockDevice, 512 to 4096; default 4096
 

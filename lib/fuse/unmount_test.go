@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -105,4 +106,23 @@ func TestUnmountPlain(t *testing.T) {
 	if slices.Contains(m.seen, OpSyncfs) {
 		t.Error("SYNCFS was sent: the documentation of BlockDevice says that it is not")
 	}
+}
+
+// An image behind a loop device is shown by its own name.
+func TestMountSourceShown(t *testing.T) {
+	dev := loopDevice(t)
+	image := filepath.Join(t.TempDir(), "shown image")
+	if err := os.WriteFile(image, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	x := mountMem(t, newMemFS(), MountOptions{BlockDevice: dev, Source: image}, Config{})
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := strings.ReplaceAll(image, " ", `\040`) + " " + x.dir + " fuseblk"
+	if !strings.Contains(string(mounts), "\n"+want) {
+		t.Errorf("no line %q in\n%s", want, mounts)
+	}
+	x.unmount(t)
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -231,5 +233,100 @@ func TestFault(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestCrashConcurrent has several goroutines change two blocks each in every
+// operation, and some wait for it to be durable: in each crash state the two are
+// alike, and not older than promised.
+func TestCrashConcurrent(t *testing.T) {
+	dev := blockdev.NewMem(fsBlocks * bs)
+	create(t, dev, csum3)
+	rec := blockdev.NewRecord(dev)
+	fs, _ := open(t, rec, false, func(c *jbd2.Config) { c.MaxTxBlocks = 40 })
+	const workers, ops = 4, 200
+	type durable struct{ worker, op int }
+	var wg sync.WaitGroup
+	for w := range workers {
+		wg.Go(func() {
+			for op := 1; op <= ops; op++ {
+				h, err := fs.j.Start(2)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for i := range 2 {
+					b, err := fs.cache.New(buffer.Block(10+20*w+200*i), kind{}, buffer.Ctx{})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if err := h.GetCreate(b); err != nil {
+						t.Error(err)
+					}
+					fill(b.Data(), uint64(op))
+					h.Dirty(b)
+					b.Put()
+					runtime.Gosched()
+				}
+				h.Sync = (op+w)%10 == 0
+				sync := h.Sync
+				if err := h.Stop(); err != nil {
+					t.Error(err)
+				}
+				if sync {
+					rec.Mark(durable{w, op})
+				}
+				if (op+50*w)%200 == 0 {
+					if err := fs.j.Flush(); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if err := fs.j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for s := range rec.Log().States(blockdev.StateOptions{Seed: 2, Limit: 800, PerSync: 16, Torn: true}) {
+		j, err := jbd2.Open(config(s.Dev, false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := j.Recover(replayer{s.Dev}); err != nil {
+			t.Fatalf("%v: %v", s, err)
+		}
+		var promised [workers]int
+		for _, m := range s.Marks {
+			promised[m.(durable).worker] = m.(durable).op
+		}
+		for w := range workers {
+			a, b := value(t, s.Dev, uint64(10+20*w)), value(t, s.Dev, uint64(210+20*w))
+			if a != b || int(a) < promised[w] {
+				t.Fatalf("%v: worker %d: %d and %d, promised %d", s, w, a, b, promised[w])
+			}
+		}
+	}
+}
+
+// TestLeave: what was committed is found in the log.
+func TestLeave(t *testing.T) {
+	dev := blockdev.NewMem(fsBlocks * bs)
+	create(t, dev, csum3)
+	fs, _ := open(t, dev, false, nil)
+	fs.set(map[uint64]uint64{9: 99})
+	if err := fs.j.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	if v := value(t, dev, 9); v != 0 {
+		t.Fatalf("written home: %d", v)
+	}
+	fs, st := open(t, dev, false, nil)
+	if v := value(t, dev, 9); v != 99 || st.Replayed != 1 {
+		t.Fatalf("%d, %+v", v, st)
+	}
+	if err := fs.j.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

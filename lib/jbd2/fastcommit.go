@@ -60,6 +60,8 @@ func FCTags(b []byte, yield func(tag uint16, raw []byte) bool) {
 
 // findFastCommits returns how many tags, from the start of the fast commit
 // area, belong to complete fast commits on top of the log's end.
+//
+// The area is read twice rather than kept in memory.
 func (rec *recovery) findFastCommits() (int, error) {
 	j := rec.j
 	if !j.has(IncompatFastCommit) || rec.stats.Failed {

@@ -160,7 +160,7 @@ func (j *Journal) Load() error {
 	if sb.Start.Get() != 0 && !j.recovered {
 		return ErrNeedsRecovery
 	}
-	if j.total < MinBlocks+j.first-1 || j.last-j.first < MinBlocks/4 {
+	if j.last < MinBlocks+j.first-1 {
 		return corrupt("journal superblock", j.cfg.SuperBlock, "log of %d blocks is too short", j.total)
 	}
 	j.setFeatures(sb)
@@ -235,7 +235,7 @@ func (j *Journal) committer() {
 		}
 		j.mu.Lock()
 		tx := j.running
-		want := tx != nil && j.barrier == 0 && (late || tx.tid == j.askedTid || j.pressure.Load())
+		want := tx != nil && j.barrier == 0 && (late || tx.tid == j.askedTid || j.pressure.Load() && tx.large())
 		var tid Tid
 		if want {
 			tid = tx.tid
@@ -260,7 +260,10 @@ func (j *Journal) checkpointer() {
 		case <-j.kickHome:
 		}
 		if j.wantHome.Swap(false) && !j.none {
-			_ = j.checkpoint(true) // a failure has aborted the journal
+			j.mu.Lock()
+			full := j.free < (j.last-j.first)/2
+			j.mu.Unlock()
+			_ = j.checkpoint(full) // a failure has aborted the journal
 		}
 	}
 }
@@ -276,6 +279,11 @@ func kick(c chan struct{}) {
 func (j *Journal) pressed() {
 	j.pressure.Store(true)
 	kick(j.kickCommit)
+}
+
+// large tells whether tx holds much of the cache's memory.
+func (tx *Tx) large() bool {
+	return int64(tx.ndirty.Load()) >= tx.j.cfg.Cache.Stats().MaxBlocks/8
 }
 
 // askCommitLocked asks the committer to commit the running transaction.
@@ -422,7 +430,13 @@ func (j *Journal) markEmpty() error {
 
 // Close flushes the journal and stops its goroutines. No handle is open. After
 // an abort the log is left for recovery, and Close returns the cause.
-func (j *Journal) Close() error {
+func (j *Journal) Close() error { return j.close(j.Flush) }
+
+// Leave is Close without writing home: what is committed is left in the log,
+// for a recovery to find.
+func (j *Journal) Leave() error { return j.close(j.CommitRunning) }
+
+func (j *Journal) close(last func() error) error {
 	j.mu.Lock()
 	if j.closed {
 		j.mu.Unlock()
@@ -434,7 +448,7 @@ func (j *Journal) Close() error {
 	}
 	err := j.Err()
 	if err == nil {
-		err = j.Flush()
+		err = last()
 	}
 	j.mu.Lock()
 	j.closed = true

@@ -33,7 +33,7 @@ type RecoverStats struct {
 	Start, End   Tid    // transactions from Start to before End were complete
 	Replayed     int    // blocks written, copies of one block counted each
 	Revoked      int    // blocks not written, since they were revoked later
-	RevokeBlocks int    // blocks with a revoke record
+	RevokeBlocks int    // logged blocks with a revoke record
 	FastCommits  int    // fast commit tags applied
 	Failed       bool   // transaction End is there, but its commit block is bad
 	BadBlocks    int    // blocks not written, since their checksum is bad
@@ -54,7 +54,7 @@ func (j *Journal) Recover(r Replayer) (RecoverStats, error) {
 	if sb.Start.Get() == 0 {
 		return RecoverStats{}, nil
 	}
-	rec := &recovery{j: j, r: r, start: Tid(sb.Sequence.Get()), revoked: map[uint64]Tid{}}
+	rec := &recovery{j: j, r: r, start: Tid(sb.Sequence.Get())}
 	rec.log.init(j)
 	err := rec.run(sb.Start.Get())
 	j.nextTid = rec.last + 1
@@ -71,9 +71,10 @@ type recovery struct {
 	log logReader
 
 	start, end Tid
-	last       Tid            // the latest number seen, past end if a transaction failed
-	revoked    map[uint64]Tid // the latest transaction that revokes a block
-	own        []run          // where the log itself lies
+	last       Tid               // the latest number seen, past end if a transaction failed
+	revoked    map[uint64]revoke // for blocks that are logged; nil if none is revoked
+	revokes    bool              // there are revoke blocks
+	own        []run             // where the log itself lies
 	out        outBuffer
 	stats      RecoverStats
 }
@@ -84,10 +85,15 @@ func (rec *recovery) run(start uint32) error {
 		return err
 	}
 	rec.stats.End = rec.end
-	if err := rec.walk(start, rec.scanRevoke); err != nil {
-		return err
+	if rec.revokes {
+		rec.revoked = map[uint64]revoke{}
+		if err := rec.walk(start, rec.scanTargets); err != nil {
+			return err
+		}
+		if err := rec.walk(start, rec.scanRevoke); err != nil {
+			return err
+		}
 	}
-	rec.stats.RevokeBlocks = len(rec.revoked)
 	var err error
 	if rec.own, err = rec.j.logBlocks(); err != nil {
 		return err
@@ -181,6 +187,7 @@ scan:
 			}
 			continue
 		case RevokeBlock:
+			rec.revokes = true
 			if f.csum() && !tailOK(f.seed, b) && !suspect {
 				suspect, suspectAt = true, at
 			}
@@ -289,14 +296,34 @@ func (rec *recovery) walk(next uint32, visit func(b []byte, blockType uint32, ti
 	return nil
 }
 
+// revoke is the latest transaction that revokes a block, if one does.
+type revoke struct {
+	by  Tid
+	any bool
+}
+
+// scanTargets notes which blocks are logged: records for others are not kept,
+// so that a log takes memory by its length, not by what it says.
+func (rec *recovery) scanTargets(b []byte, typ uint32, tid Tid, at uint32) error {
+	if typ == DescriptorBlock {
+		for t := range rec.j.format.tags(b) {
+			rec.revoked[t.Block] = revoke{}
+		}
+	}
+	return nil
+}
+
 // scanRevoke notes the records of revoke blocks.
 func (rec *recovery) scanRevoke(b []byte, typ uint32, tid Tid, at uint32) error {
 	if typ != RevokeBlock {
 		return nil
 	}
 	return rec.j.format.revokes(b, at, func(blk uint64) bool {
-		if old, ok := rec.revoked[blk]; !ok || tid.After(old) {
-			rec.revoked[blk] = tid
+		if r, ok := rec.revoked[blk]; ok && (!r.any || tid.After(r.by)) {
+			if !r.any {
+				rec.stats.RevokeBlocks++
+			}
+			rec.revoked[blk] = revoke{tid, true}
 		}
 		return true
 	})
@@ -304,8 +331,8 @@ func (rec *recovery) scanRevoke(b []byte, typ uint32, tid Tid, at uint32) error 
 
 // isRevoked tells whether a copy of blk in transaction tid is not to be written.
 func (rec *recovery) isRevoked(blk uint64, tid Tid) bool {
-	by, ok := rec.revoked[blk]
-	return ok && !tid.After(by)
+	r := rec.revoked[blk]
+	return r.any && !tid.After(r.by)
 }
 
 // checkTargets refuses a descriptor block with a block that cannot be.

@@ -144,7 +144,10 @@ func (j *Journal) setFormat() error {
 		if n >= j.total-j.first {
 			return corrupt("journal superblock", j.cfg.SuperBlock, "%d fast commit blocks in a log of %d", n, j.total)
 		}
-		j.last = j.total - n
+		// A log that would be too short keeps the area for itself; so the kernel.
+		if j.total-n >= MinBlocks {
+			j.last = j.total - n
+		}
 	}
 	return nil
 }

@@ -17,7 +17,7 @@ import (
 const (
 	bs        = 1024
 	fsBlocks  = 4096 // of the toy device
-	logBlocks = 1024
+	logBlocks = 1100
 )
 
 // logMap scatters the log over the device: runs of 100 blocks, each followed by

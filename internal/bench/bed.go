@@ -122,8 +122,8 @@ func (r *runner) room(need int64, sparse bool) error {
 	if err := unix.Statfs(r.work, &st); err != nil {
 		return err
 	}
-	if free := int64(st.Bavail) * st.Bsize; !sparse && free < need+need/2 {
-		return fmt.Errorf("%s has %d MiB free, needs %d", r.place.dir, free>>20, (need+need/2)>>20)
+	if free := int64(st.Bavail) * st.Bsize; !sparse && free < 2*need {
+		return fmt.Errorf("%s has %d MiB free, needs %d", r.place.dir, free>>20, need>>19)
 	}
 	return nil
 }
@@ -164,11 +164,13 @@ func (b *bed) run(template string) error {
 	b.image = template
 	if !b.st.image.raw {
 		b.image = filepath.Join(b.r.work, "image")
+		if _, err := os.Stat(b.image); err != nil {
+			if err := newImage(b.image, b.st.image.size(b.sc)); err != nil {
+				return err
+			}
+		}
 		if err := copyImage(template, b.image); err != nil {
 			return err
-		}
-		if !b.r.o.keep {
-			defer os.Remove(b.image)
 		}
 		if err := touch(b.sc.image); err != nil {
 			return err

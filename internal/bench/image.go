@@ -10,8 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
+	"github.com/e2kit/e2kit/lib/endian"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,10 +28,11 @@ type template struct {
 }
 
 var (
-	emptyImage  = &template{name: "empty", size: func(sc *scale) int64 { return sc.image }}
-	streamImage = &template{name: "stream", size: func(sc *scale) int64 { return 2*sc.stream + 256<<20 }}
-	treeImage   = &template{name: "tree", size: func(sc *scale) int64 { return sc.image }, fill: fillTree}
+	emptyImage = &template{name: "empty", size: func(sc *scale) int64 { return sc.image }}
+	treeImage  = &template{name: "tree", size: func(sc *scale) int64 { return sc.image }, fill: fillTree}
 )
+
+const blockSize = 4096
 
 // make2fs makes the template's image. All servers get copies of one file.
 func (t *template) make2fs(ctx context.Context, sc *scale, file string) error {
@@ -38,7 +42,7 @@ func (t *template) make2fs(ctx context.Context, sc *scale, file string) error {
 	if err := os.Truncate(file, t.size(sc)); err != nil {
 		return err
 	}
-	args := append([]string{"-q", "-F", "-t", "ext4", "-b", "4096", "-i", "8192", "-J", "size=64",
+	args := append([]string{"-q", "-F", "-t", "ext4", "-b", strconv.Itoa(blockSize), "-i", "8192", "-J", "size=64",
 		"-U", "6a1d8f4e-5b0c-4c3e-9d7a-2f1e0b8c9d10",
 		"-E", "lazy_itable_init=0,lazy_journal_init=0,hash_seed=0b7e2c1d-93f4-4a56-8e21-7c5d4f3a2b19"}, t.args...)
 	return command(ctx, "", "mke2fs", append(args, file)...)
@@ -56,39 +60,44 @@ func command(ctx context.Context, dir, name string, args ...string) error {
 	return nil
 }
 
-// copyImage copies the data of a template and allocates the rest of the image,
-// so that no server pays for its file's pages. The image is a whole number of
-// MiB.
+// newImage makes the file that becomes one image after the other. All of it is
+// written, so that no server pays for the first use of a block.
+func newImage(path string, size int64) error {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 1<<20)
+	for off := int64(0); off < size; off += int64(len(buf)) {
+		if _, err := f.WriteAt(buf[:min(int64(len(buf)), size-off)], off); err != nil {
+			return err
+		}
+	}
+	return dropPages(f)
+}
+
+// copyImage makes the image at to the same as the template, but for blocks
+// that are free: those keep what they had.
 func copyImage(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {
 		return err
 	}
 	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	dst, err := os.OpenFile(to, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	defer dst.Close()
-	st, err := src.Stat()
-	if err != nil {
-		return err
-	}
-	if err := unix.Fallocate(int(dst.Fd()), 0, 0, st.Size()); err != nil {
-		return fmt.Errorf("%s: %w", to, err)
-	}
 	buf := make([]byte, 1<<20)
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(dst.Fd()), &fs); err != nil {
+	put := func(off, n int64) error {
+		_, err := io.CopyBuffer(io.NewOffsetWriter(dst, off), io.NewSectionReader(src, off, n), buf)
 		return err
 	}
-	// tmpfs allocates memory without touching it.
-	if fs.Type == unix.TMPFS_MAGIC {
-		for off := int64(0); off < st.Size(); off += int64(len(buf)) {
-			if _, err := dst.WriteAt(buf, off); err != nil {
-				return err
-			}
-		}
+	// Metadata that is zero may be a hole of the template.
+	if err := eachMetadata(src, put); err != nil {
+		return err
 	}
 	for off := int64(0); ; {
 		data, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
@@ -102,12 +111,39 @@ func copyImage(from, to string) error {
 		if err != nil {
 			return err
 		}
-		if _, err := io.CopyBuffer(io.NewOffsetWriter(dst, data), io.NewSectionReader(src, data, end-data), buf); err != nil {
+		if err := put(data, end-data); err != nil {
 			return err
 		}
 		off = end
 	}
 	return dropPages(dst)
+}
+
+// eachMetadata calls f for the bitmaps and the inode table of each group.
+func eachMetadata(img io.ReaderAt, f func(off, n int64) error) error {
+	raw := make([]byte, 1024)
+	if _, err := img.ReadAt(raw, 1024); err != nil {
+		return err
+	}
+	sb := endian.View[ondisk.Super](raw)
+	groups := int((int64(sb.BlocksCount()) + int64(sb.BlocksPerGroup.Get()) - 1) / int64(sb.BlocksPerGroup.Get()))
+	table := int64(sb.InodesPerGroup.Get()) * int64(sb.InodeSz())
+	descs := make([]byte, groups*sb.DescSz())
+	if _, err := img.ReadAt(descs, blockSize); err != nil {
+		return err
+	}
+	for g := range groups {
+		d := ondisk.Desc(descs[g*sb.DescSz() : (g+1)*sb.DescSz()])
+		for _, at := range []struct {
+			block ondisk.Fsblk
+			n     int64
+		}{{d.BlockBitmap(), blockSize}, {d.InodeBitmap(), blockSize}, {d.InodeTable(), table}} {
+			if err := f(int64(at.block)*blockSize, at.n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // touch makes n bytes of free memory present. In a virtual machine the first

@@ -29,7 +29,7 @@ type server struct {
 // everything cached for ever, large requests, and its largest cache.
 func bestOptions(path string) string {
 	help, _ := exec.Command(path, "--helpfull").CombinedOutput()
-	opts := []string{"kernel_cache", "attr_timeout=86400", "entry_timeout=86400",
+	opts := []string{"no_default_opts", "use_ino", "subtype=ext4", "kernel_cache", "attr_timeout=86400", "entry_timeout=86400",
 		"negative_timeout=86400", "noforget", "max_readahead=1048576"}
 	for _, o := range []string{"big_writes", "async_read"} {
 		if bytes.Contains(help, []byte("-o "+o)) {

@@ -323,6 +323,14 @@ type freeList struct {
 // they were metadata, they leave the cache and older copies in the log are
 // revoked.
 func (fs *FS) freeBlocks(h *jbd2.Handle, start ondisk.Fsblk, n uint32, metadata bool) error {
+	if fs.replaying {
+		if metadata {
+			for i := range n {
+				h.Revoke(uint64(start) + uint64(i))
+			}
+		}
+		return fs.mark(h, start, n, false)
+	}
 	if !fs.validBlock(start, n) {
 		return fs.corrupt(0, ondisk.Corrupt("freed run", 0, "%d blocks from %d on are not a file's", n, start))
 	}

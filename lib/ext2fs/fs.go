@@ -153,6 +153,7 @@ type FS struct {
 	mountState uint16 // s_state when it was mounted
 	hasLog     bool   // immutable after Open: the journal has a log
 	recovered  bool   // immutable after Open: the journal was replayed
+	replaying  bool   // immutable after Open: fast commits are being replayed
 	closed     atomic.Bool
 }
 

@@ -243,6 +243,17 @@ func (c *icache) insert(ip *Inode) {
 	s.mu.Unlock()
 }
 
+// forget drops ino from memory if it is unused; its bytes have changed below.
+func (c *icache) forget(ino ondisk.Ino) {
+	s := c.shard(ino)
+	s.mu.Lock()
+	if ip := s.inode[ino]; ip != nil && ip.refs == 0 {
+		s.use(ip)
+		delete(s.inode, ino)
+	}
+	s.mu.Unlock()
+}
+
 // Pin adds a pin to ip; the caller already has one.
 func (ip *Inode) Pin() {
 	s := ip.fs.ic.shard(ip.ino)

@@ -3,7 +3,6 @@ package ext2fs
 import (
 	"bytes"
 	"os"
-	"strings"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -45,9 +44,6 @@ func tryImage(t *testing.T, img *testfs.Image, o Options) (*FS, error) {
 func TestOpenClose(t *testing.T) {
 	for _, spec := range testfs.Matrix() {
 		t.Run(spec.Name, func(t *testing.T) {
-			if strings.Contains(spec.Features, "orphan_file") {
-				t.Skip("orphan files are not read yet")
-			}
 			img := testfs.Mke2fs(t, spec)
 			before, err := os.ReadFile(img.Path)
 			if err != nil {

@@ -2,7 +2,6 @@ package ext2fs
 
 import (
 	"github.com/e2kit/e2kit/lib/buffer"
-	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/jbd2"
 )
 
@@ -47,7 +46,3 @@ func (ip *Inode) inlineRead(p []byte, off int64) (int, error)     { panic("inlin
 func (ip *Inode) inlineWriteAt(p []byte, off int64) (bool, error) { return false, nil }
 func (ip *Inode) inlineTruncate(size int64) (bool, error)         { return false, nil }
 func (ip *Inode) inlineConvert() error                            { panic("inlineConvert") }
-
-func (fs *FS) replayFastCommits(tags []fcTag) error {
-	return &ondisk.UnsupportedError{Feature: "fast commit replay"}
-}

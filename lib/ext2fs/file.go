@@ -160,8 +160,8 @@ type writer Inode
 func (w *writer) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 	return (*Inode)(w).Begin(op, pos, count)
 }
-func (w *writer) End(op iomap.Op, pos, count, written int64, m *iomap.Mapping) error { return nil }
-func (w *writer) IOEnd(e iomap.IOEnd) (int64, error)                                 { return (*Inode)(w).ioEnd(e, true) }
+func (w *writer) End(op iomap.Op, pos, count, written int64, m iomap.Mapping) error { return nil }
+func (w *writer) IOEnd(e iomap.IOEnd) (int64, error)                                { return (*Inode)(w).ioEnd(e, true) }
 
 // touchTick is how far mtime may be behind a write, in nanoseconds: the
 // kernel's own clock for it is as coarse. So a stream of overwrites needs a

@@ -281,7 +281,7 @@ func (ip *Inode) storeData(h *jbd2.Handle) error {
 
 // End implements iomap.File. What was reserved and not used stays reserved until
 // the inode is released.
-func (ip *Inode) End(iomap.Op, int64, int64, int64, *iomap.Mapping) error { return nil }
+func (ip *Inode) End(iomap.Op, int64, int64, int64, iomap.Mapping) error { return nil }
 
 // IOEnd implements iomap.File: in one transaction the blocks become the file's,
 // written, and the size reaches the end of the write. Large ranges in many

@@ -128,13 +128,13 @@ func (x *Exec) Write(f File, p []byte, off, size int64) (int, error) {
 			err = fmt.Errorf("%w: %v", errNotBlocks, m.Type)
 		}
 		if err != nil {
-			if e := f.End(Write, pos, count, 0, m); e != nil {
+			if e := f.End(Write, pos, count, 0, *m); e != nil {
 				err = errors.Join(err, e)
 			}
 			break
 		}
 		if m.Flags&WantEnd != 0 {
-			if err = f.End(Write, pos, count, k, m); err != nil {
+			if err = f.End(Write, pos, count, k, *m); err != nil {
 				break
 			}
 		}

@@ -148,7 +148,7 @@ type File interface {
 	Begin(op Op, pos, count int64) (Pair, error)
 	// End gives up the mapping m that Begin returned for pos and count;
 	// written of count bytes were done.
-	End(op Op, pos, count, written int64, m *Mapping) error
+	End(op Op, pos, count, written int64, m Mapping) error
 	// IOEnd makes written data part of the file: unwritten blocks become
 	// written, and the size reaches the end of the write. It returns the size.
 	IOEnd(e IOEnd) (size int64, err error)

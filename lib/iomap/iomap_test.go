@@ -54,7 +54,7 @@ func (f *toy) Begin(op iomap.Op, pos, count int64) (p iomap.Pair, err error) {
 	return p, nil
 }
 
-func (f *toy) End(iomap.Op, int64, int64, int64, *iomap.Mapping) error { return nil }
+func (f *toy) End(iomap.Op, int64, int64, int64, iomap.Mapping) error { return nil }
 
 func (f *toy) IOEnd(e iomap.IOEnd) (int64, error) {
 	f.ioends++
@@ -142,7 +142,7 @@ func TestSeek(t *testing.T) {
 		}
 	}
 	n := 0
-	if err := iomap.Walk(f, bs/2, 3*bs, func(m *iomap.Mapping) bool { n += int(m.Length); return true }); err != nil || n != 3*bs {
+	if err := iomap.Walk(f, bs/2, 3*bs, func(m iomap.Mapping) bool { n += int(m.Length); return true }); err != nil || n != 3*bs {
 		t.Fatal(n, err)
 	}
 }

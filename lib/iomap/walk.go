@@ -2,13 +2,13 @@ package iomap
 
 // Walk calls fn for the mappings of n bytes of f at off, in order, cut to that
 // range, until fn returns false.
-func Walk(f File, off, n int64, fn func(m *Mapping) bool) error {
+func Walk(f File, off, n int64, fn func(m Mapping) bool) error {
 	for end := off + n; off < end; {
 		pair, err := f.Begin(Report, off, end-off)
 		if err != nil {
 			return err
 		}
-		m := &pair.Read
+		m := pair.Read
 		if m.Offset < off {
 			if m.Addr != NullAddr {
 				m.Addr += uint64(off - m.Offset)

@@ -14,9 +14,12 @@ func Crc32c(seed uint32, b []byte) uint32 { return ^crc32.Update(^seed, castagno
 
 // Crc32cLE32 continues seed over v as four little-endian bytes.
 func Crc32cLE32(seed, v uint32) uint32 {
-	var b endian.LE32
-	b.Set(v)
-	return Crc32c(seed, b[:])
+	// By the table: a slice for Crc32c would be allocated.
+	for range 4 {
+		seed = castagnoli[byte(seed)^byte(v)] ^ seed>>8
+		v >>= 8
+	}
+	return seed
 }
 
 var crc16Table = func() (t [256]uint16) {

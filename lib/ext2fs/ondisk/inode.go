@@ -317,10 +317,12 @@ func (r RawInode) SetProjid(id uint32) bool {
 	return p != nil
 }
 
+var zeroCsum [2]byte // never written
+
 // csum computes the checksum with both checksum fields taken as zero.
 func (r RawInode) csum(seed uint32) (uint32, bool) {
 	const lo = unsafe.Offsetof(Inode{}.ChecksumLo)
-	zero := []byte{0, 0}
+	zero := zeroCsum[:]
 	c := Crc32c(seed, r[:lo])
 	c = Crc32c(c, zero)
 	c = Crc32c(c, r[lo+2:GoodOldInodeSz])

@@ -416,9 +416,9 @@ func (fs *FS) committed(tid jbd2.Tid) {
 	}
 }
 
-// Trim discards free space of at least least blocks in the blocks [from, to),
+// trimBlocks discards free space of at least least blocks in the blocks [from, to),
 // and returns how many blocks that were.
-func (fs *FS) Trim(from, to ondisk.Fsblk, least uint32) (uint64, error) {
+func (fs *FS) trimBlocks(from, to ondisk.Fsblk, least uint32) (uint64, error) {
 	if err := fs.writable(); err != nil {
 		return 0, err
 	}

@@ -148,6 +148,8 @@ type FS struct {
 	rsvs      rsvList     // inodes that have reserved ahead
 	largeFile atomic.Bool // the superblock says that there are large files
 
+	xattr fsXattr // attributes that inodes share
+
 	lazy       lazyInit
 	started    uint64 // immutable: s_kbytes_written at open
 	mountState uint16 // s_state when it was mounted
@@ -281,6 +283,7 @@ func (fs *FS) Close() error {
 	fs.frozen = false
 	fs.thaw.Broadcast()
 	fs.freezeMu.Unlock()
+	fs.putDead()
 	fs.ic.drop(fs)
 	if fs.failed.Load() != nil {
 		<-fs.stopped

@@ -134,6 +134,7 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 // identify derives from raw what does not change while the inode lives.
 func (ip *Inode) identify() {
 	ip.gen = ip.raw.Base().Generation.Get()
+	ip.isEA = ip.flag(ondisk.FlagEAInode)
 	if ip.fs.hasCsum {
 		ip.seed = ondisk.InodeSeed(ip.fs.csumSeed, ip.ino, ip.gen)
 	}
@@ -141,12 +142,9 @@ func (ip *Inode) identify() {
 
 // admit returns ip, or puts it back if it is not what mode allows.
 func (ip *Inode) admit(mode igetMode) (*Inode, error) {
-	ip.mapMu.RLock()
-	ea := ip.flag(ondisk.FlagEAInode)
-	ip.mapMu.RUnlock()
-	if mode == igetNormal && ea || mode == igetEA && !ea {
-		err := ip.fs.corrupt(ip.ino, ondisk.Corrupt("inode", 32, "ea_inode flag is %v", ea))
-		ip.Put()
+	if mode == igetNormal && ip.isEA || mode == igetEA && !ip.isEA {
+		err := ip.fs.corrupt(ip.ino, ondisk.Corrupt("inode", 32, "ea_inode flag is %v", ip.isEA))
+		ip.fs.eaPut(ip) // locks may be held
 		return nil, err
 	}
 	return ip, nil

@@ -93,6 +93,9 @@ func (ip *Inode) isFastLink() bool {
 	if n >= ondisk.MaxSymlinkFast {
 		return false
 	}
+	if ip.fs.hasEAInode { // i_blocks counts values of attributes too
+		return true
+	}
 	// Old kernels wrote short targets into a block too.
 	var ea uint64
 	if ip.raw.FileACL() != 0 {

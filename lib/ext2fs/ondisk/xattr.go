@@ -380,10 +380,9 @@ func (a XattrArea) padded(off int) []byte {
 	return a.b[at : at+XattrPad(int(e.ValueSize.Get()))]
 }
 
-// Shift moves the whole list of an inode up by n bytes, to where it lies once
-// i_extra_isize has grown by n; the values stay where they are. The caller has
-// asked Free. The bytes left are zeroed, the header among them is not moved.
-func (a XattrArea) Shift(n int) {
+// shift moves the whole list of an inode up by n bytes, to where it lies once
+// i_extra_isize has grown by n; the values stay where they are.
+func (a XattrArea) shift(n int) {
 	last, _ := a.bounds()
 	for o := a.first; !a.Last(o); o = a.Next(o) {
 		if e := a.Entry(o); e.ValueInum.Get() == 0 && e.ValueSize.Get() != 0 {
@@ -392,6 +391,31 @@ func (a XattrArea) Shift(n int) {
 	}
 	copy(a.b[n:], a.b[:last+4])
 	clear(a.b[:n])
+}
+
+// ExpandInodeExtra grows i_extra_isize of an inode larger than 128 bytes to
+// want, a multiple of 4 that fits it; the fields that appear are zero. It
+// returns false, nothing changed, if the attributes behind it leave no room, or
+// are corrupt. maxIno is as for XattrArea.Check.
+func ExpandInodeExtra(r RawInode, want int, maxIno Ino) bool {
+	n := r.ExtraIsize()
+	if n >= want {
+		return true
+	}
+	a, used, ok := InodeXattrs(r)
+	base := GoodOldInodeSz
+	switch {
+	case !ok || !used:
+		clear(r[base+n : min(base+want+XattrIHeaderSize, len(r))])
+	case want > len(r)-base-XattrIHeaderSize-4 || a.Check(maxIno) != nil || a.Free() < want-n:
+		return false
+	default:
+		a.shift(want - n)
+		clear(r[base+n : base+want])
+		endian.View[endian.LE32](r[base+want:]).Set(XattrMagic)
+	}
+	endian.View[endian.LE16](r[base:]).Set(uint16(want))
+	return true
 }
 
 func hashName(name []byte) (h uint32) {

@@ -206,9 +206,9 @@ func TestInodeXattrs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	a.Shift(4)
-	ex.ExtraIsize.Set(32)
-	endian.View[endian.LE32](r[160:]).Set(XattrMagic)
+	if !ExpandInodeExtra(r, 32, 0) || ex.ExtraIsize.Get() != 32 || ex.Projid.Get() != 0 || ExpandInodeExtra(r, 100, 0) {
+		t.Error("expand")
+	}
 	a, used, _ = InodeXattrs(r)
 	if !used || a.Check(0) != nil {
 		t.Fatal("shift")

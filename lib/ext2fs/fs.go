@@ -359,6 +359,12 @@ func (fs *FS) ReadOnly() (bool, string) {
 // BlockSize returns the size of a block in bytes.
 func (fs *FS) BlockSize() int { return fs.blockSize }
 
+// InodeSize returns the size of an inode on disk in bytes.
+func (fs *FS) InodeSize() int { return fs.inodeSize }
+
+// Now returns the time, as new inodes get it.
+func (fs *FS) Now() ondisk.Time { return fs.now() }
+
 // Device returns the device that file data is read from and written to: the
 // one given to Open, or what lies over it after a read-only replay.
 func (fs *FS) Device() blockdev.Device { return fs.dev }

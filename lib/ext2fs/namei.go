@@ -281,7 +281,7 @@ func (fs *FS) makeInode(h *jbd2.Handle, dp *Inode, mode uint16, cred Cred, init 
 	return ip, nil
 }
 
-// own gives a new inode of dp its owner and group: with the set-group-id bit of
+// own gives a new inode of dp a link, its owner and group: with the set-group-id bit of
 // dp, or the bsdgroups option, those of dp's group, and directories inherit the
 // bit.
 func (ip *Inode) own(dp *Inode, cred Cred) {
@@ -290,6 +290,7 @@ func (ip *Inode) own(dp *Inode, cred Cred) {
 	dp.mapMu.RUnlock()
 	ip.mapMu.Lock()
 	defer ip.mapMu.Unlock()
+	ip.raw.Base().LinksCount.Set(1)
 	ip.raw.SetUID(cred.UID)
 	if !sgid && !ip.fs.opts.BSDGroups {
 		gid = cred.GID

@@ -14,7 +14,9 @@ type Command struct {
 	Name  string // as people call it
 	Usage string // what it does, in a line
 	Args  string // its operands, for help: "device [mountpoint]"
-	Flags []ucli.Flag
+	// Description is what --help says at length, in lines of text.
+	Description string
+	Flags       []ucli.Flag
 	// Optional names flags whose value may be left out; it is "" then.
 	Optional []string
 	// NoHelp says that -h and --help are options of the tool itself.
@@ -113,7 +115,8 @@ func completing(args []string) bool {
 func (cmd *Command) app(stdin io.Reader, stdout, stderr io.Writer, found *[]Found) *ucli.App {
 	return &ucli.App{
 		Name: cmd.Name, HelpName: cmd.Name, Usage: cmd.Usage, ArgsUsage: cmd.Args, Flags: cmd.Flags,
-		HideHelp: cmd.NoHelp, HideHelpCommand: true, HideVersion: true, Version: cmd.Version,
+		Description: cmd.Description,
+		HideHelp:    cmd.NoHelp, HideHelpCommand: true, HideVersion: true, Version: cmd.Version,
 		EnableBashCompletion: true, DisableSliceFlagSeparator: true,
 		Reader: stdin, Writer: stdout, ErrWriter: stderr,
 		ExitErrHandler: func(*ucli.Context, error) {}, // Main tells and exits

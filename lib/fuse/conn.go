@@ -34,7 +34,7 @@ type Config struct {
 	// are left out; BigWrites, MaxPages and InitExt need not be listed.
 	Flags InitFlags
 
-	MaxPages      int    // in a request; default and upper bound: MaxPagesLimit
+	MaxPages      int    // in a request; default: MaxPagesLimit, and no request has more
 	MaxWrite      int    // bytes in a WRITE; default: all of MaxPages
 	MaxReadahead  int    // bytes; default: what the kernel offers
 	MaxBackground int    // asynchronous requests the kernel may have under way; default 64
@@ -44,6 +44,10 @@ type Config struct {
 	// least 2. Up to MaxWorkers (default 16, at least Workers) are added while
 	// requests queue up behind handlers that block.
 	Workers, MaxWorkers int
+
+	// Clones are descriptors made with Clone, one for each further worker to
+	// read from. Without any, NewConn makes its own.
+	Clones []int
 
 	// Init, if set, sees the answer to INIT before it is sent and may change
 	// it. An error refuses the connection.
@@ -103,15 +107,15 @@ func NewConn(fd int, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.tr = newDevFuse(fd, c.cfg.Workers)
+	c.tr = newDevFuse(fd, c.cfg.Workers, cfg.Clones)
 	return c, nil
 }
 
 func newConn(cfg Config) (*Conn, error) {
-	limit := MaxPagesLimit()
-	if cfg.MaxPages <= 0 || cfg.MaxPages > limit {
-		cfg.MaxPages = limit
+	if cfg.MaxPages <= 0 {
+		cfg.MaxPages = MaxPagesLimit()
 	}
+	cfg.MaxPages = min(cfg.MaxPages, 65535)
 	if cfg.MaxWrite <= 0 || cfg.MaxWrite > cfg.MaxPages*hostPage {
 		cfg.MaxWrite = cfg.MaxPages * hostPage
 	}

@@ -3,6 +3,7 @@
 package fuse
 
 import (
+	"os"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -23,19 +24,32 @@ type devFuse struct {
 
 type devChannel struct{ fd uintptr }
 
-// newDevFuse makes up to n channels of fd, which must be mounted. It takes fd
-// over.
-func newDevFuse(fd, n int) *devFuse {
+// Clone returns a further descriptor of the mounted connection of fd. It opens
+// /dev/fuse, so a confined server is given its clones (Config.Clones).
+func Clone(fd int) (int, error) {
+	c, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, os.NewSyscallError("open /dev/fuse", err)
+	}
+	arg := uint32(fd)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c), devIocClone, uintptr(unsafe.Pointer(&arg))); errno != 0 {
+		unix.Close(c)
+		return -1, os.NewSyscallError("clone /dev/fuse", errno)
+	}
+	return c, nil
+}
+
+// newDevFuse makes a channel of fd, which must be mounted, and of each of its
+// clones; without any it makes up to n of them. It takes all of them over.
+func newDevFuse(fd, n int, clones []int) *devFuse {
 	t := &devFuse{fds: []devChannel{{uintptr(fd)}}}
-	for len(t.fds) < n {
-		c, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	for _, c := range clones {
+		t.fds = append(t.fds, devChannel{uintptr(c)})
+	}
+	for len(clones) == 0 && len(t.fds) < n {
+		c, err := Clone(fd)
 		if err != nil {
-			break
-		}
-		arg := uint32(fd)
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c), devIocClone, uintptr(unsafe.Pointer(&arg))); errno != 0 {
-			unix.Close(c)
-			break
+			break // the workers share what there is
 		}
 		t.fds = append(t.fds, devChannel{uintptr(c)})
 	}

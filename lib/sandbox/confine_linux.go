@@ -23,7 +23,7 @@ func Confine(o Options) ([]*Missing, error) {
 		return nil, err
 	}
 	missing := landlock() // needs a descriptor
-	if err := limits(); err != nil {
+	if err := limits(o); err != nil {
 		return nil, err
 	}
 	if err := filterSyscalls(o); err != nil {
@@ -41,15 +41,15 @@ func prepareRuntime() {
 func nop() {}
 
 // limits sets resource limits, soft and hard.
-func limits() error {
+func limits(o Options) error {
 	for _, l := range []struct {
 		name     string
 		resource int
 		limit    uint64
 	}{
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
-		// No new descriptors. Not 0, since that is as many as poll looks at.
-		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, 1},
+		// Not 0, since that is as many as poll looks at.
+		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, max(o.Files, 1)},
 	} {
 		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.limit, Max: l.limit}); err != nil {
 			return fmt.Errorf("sandbox: %s: %w", l.name, err)

@@ -26,6 +26,10 @@ type Options struct {
 	// numbers of this architecture.
 	Syscalls []uint32
 
+	// Files is one more than the highest descriptor that the process may
+	// still be given over a socket; with 0 it gets no new ones.
+	Files uint64
+
 	// Kill makes a forbidden system call end the process, with SIGSYS. Else it
 	// fails with EPERM.
 	Kill bool

@@ -1,0 +1,138 @@
+package fuse2fs
+
+import (
+	"syscall"
+
+	"github.com/e2kit/e2kit/lib/fuse"
+)
+
+func (s *Server) read(r *fuse.Request) {
+	in, ok := fuse.In[fuse.ReadIn](r)
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	n, err := ip.ReadAt(r.OutBuf(int(in.Size)), int64(in.Offset))
+	if err != nil && n == 0 {
+		s.fail(r, err)
+		return
+	}
+	r.Reply(n)
+}
+
+func (s *Server) write(r *fuse.Request) {
+	in, ok := fuse.In[fuse.WriteIn](r)
+	data := r.Payload()
+	if !ok || int(in.Size) != len(data) {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	if in.WriteFlags&fuse.WriteKillSuidgid != 0 {
+		if err := ip.KillPriv(); err != nil {
+			s.fail(r, err)
+			return
+		}
+	}
+	n, err := ip.WriteAt(data, int64(in.Offset))
+	if err == nil && in.WriteFlags&fuse.WriteCache == 0 && in.Flags&syscall.O_DSYNC != 0 {
+		// The kernel sends no FSYNC after a synchronous write of its own.
+		err = ip.Fsync(in.Flags&syscall.O_SYNC != syscall.O_SYNC)
+	}
+	if err != nil && n == 0 {
+		s.fail(r, err)
+		return
+	}
+	out := fuse.Out[fuse.WriteOut](r)
+	out.Size = uint32(n)
+	r.Reply(0)
+}
+
+func (s *Server) fsync(r *fuse.Request) {
+	in, ok := fuse.In[fuse.FsyncIn](r)
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	s.done(r, ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0))
+}
+
+func (s *Server) syncfs(r *fuse.Request) { s.done(r, s.fs.Sync()) }
+
+func (s *Server) fallocate(r *fuse.Request) {
+	in, ok := fuse.In[fuse.FallocateIn](r)
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	s.done(r, ip.Fallocate(in.Mode, int64(in.Offset), int64(in.Length)))
+}
+
+func (s *Server) lseek(r *fuse.Request) {
+	const seekData, seekHole = 3, 4
+	in, ok := fuse.In[fuse.LseekIn](r)
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	var off int64
+	var err error
+	switch in.Whence {
+	case seekData:
+		off, err = ip.SeekData(int64(in.Offset))
+	case seekHole:
+		off, err = ip.SeekHole(int64(in.Offset))
+	default:
+		err = syscall.EINVAL
+	}
+	if err != nil {
+		s.fail(r, err)
+		return
+	}
+	fuse.Out[fuse.LseekOut](r).Offset = uint64(off)
+	r.Reply(0)
+}
+
+func (s *Server) bmap(r *fuse.Request) {
+	in, ok := fuse.In[fuse.BmapIn](r)
+	if !ok || in.Blocksize != s.bsize {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	blk, err := ip.Bmap(in.Block)
+	if err != nil {
+		s.fail(r, err)
+		return
+	}
+	fuse.Out[fuse.BmapOut](r).Block = uint64(blk)
+	r.Reply(0)
+}

@@ -1,0 +1,171 @@
+package fuse2fs
+
+import (
+	"encoding/binary"
+	"syscall"
+	"unsafe"
+
+	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/fuse"
+)
+
+// ioctl numbers, as linux/fs.h and ext4 have them. The kernel copies the
+// argument to and from the caller by the direction and size in the number.
+const (
+	iocGetflags     = 0x80086601 // FS_IOC_GETFLAGS
+	iocSetflags     = 0x40086602 // FS_IOC_SETFLAGS
+	iocGetflags32   = 0x80046601
+	iocSetflags32   = 0x40046602
+	iocGetversion   = 0x80087601 // FS_IOC_GETVERSION: the generation
+	iocGetversion32 = 0x80047601
+	iocFsgetxattr   = 0x801c581f // FS_IOC_FSGETXATTR
+	iocFssetxattr   = 0x401c5820 // FS_IOC_FSSETXATTR
+	iocGetlabel     = 0x81009431 // FS_IOC_GETFSLABEL
+	iocSetlabel     = 0x41009432 // FS_IOC_SETFSLABEL
+	iocTrim         = 0xc0185879 // FITRIM
+	iocShutdown     = 0x8004587d // EXT4_IOC_SHUTDOWN
+	iocGetuuid      = 0x80111500 // FS_IOC_GETFSUUID
+)
+
+// fsxattr is struct fsxattr of linux/fs.h.
+type fsxattr struct {
+	xflags     uint32
+	extsize    uint32
+	nextents   uint32
+	projid     uint32
+	cowextsize uint32
+	_          [8]byte
+}
+
+// trimRange is struct fstrim_range.
+type trimRange struct{ start, len, minlen uint64 }
+
+func (s *Server) ioctl(r *fuse.Request) {
+	in, ok := fuse.In[fuse.IoctlIn](r)
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	arg := r.Payload()
+	if len(arg) < int(in.InSize) {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	if in.Flags&fuse.IoctlUnrestricted != 0 {
+		r.ReplyErr(syscall.ENOTTY)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	out := make([]byte, in.OutSize)
+	n, err := s.doIoctl(r, ip, in.Cmd, arg[:in.InSize], out)
+	if err != nil {
+		s.fail(r, err)
+		return
+	}
+	fuse.Out[fuse.IoctlOut](r)
+	r.ReplyBytes(out[:n])
+}
+
+// doIoctl runs one ioctl: in and out have the sizes that its number states, but
+// a caller may build any number. It returns how much of out is used.
+func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out []byte) (int, error) {
+	switch cmd {
+	case iocGetflags, iocGetflags32:
+		return putWord(out, ip.Flags()), nil
+	case iocSetflags, iocSetflags32:
+		if len(in) < 4 {
+			return 0, syscall.EINVAL
+		}
+		return 0, ip.SetFlags(binary.NativeEndian.Uint32(in))
+	case iocGetversion, iocGetversion32:
+		return putWord(out, ip.Generation()), nil
+	case iocFsgetxattr:
+		x, err := view[fsxattr](out)
+		if err != nil {
+			return 0, err
+		}
+		xflags, projid := ip.Fsxattr()
+		*x = fsxattr{xflags: xflags, projid: projid}
+		return len(out), nil
+	case iocFssetxattr:
+		x, err := view[fsxattr](in)
+		if err != nil {
+			return 0, err
+		}
+		return 0, ip.SetFsxattr(x.xflags, x.projid)
+	case iocGetlabel:
+		return copy(out, s.fs.Label()), nil
+	case iocGetuuid:
+		if len(out) < 17 {
+			return 0, syscall.EINVAL
+		}
+		u := s.fs.UUID()
+		out[0] = byte(len(u))
+		copy(out[1:], u[:])
+		return len(out), nil
+	}
+	return s.adminIoctl(r, cmd, in, out)
+}
+
+// adminIoctl runs those that change the file system as a whole. The kernel's
+// ext4 asks for CAP_SYS_ADMIN; which capabilities the caller has cannot be
+// seen from here, so it must be root.
+func (s *Server) adminIoctl(r *fuse.Request, cmd uint32, in, out []byte) (int, error) {
+	switch cmd {
+	case iocSetlabel, iocTrim, iocShutdown:
+		if r.UID() != 0 {
+			return 0, syscall.EPERM
+		}
+	default:
+		return 0, syscall.ENOTTY
+	}
+	switch cmd {
+	case iocSetlabel:
+		label := in
+		for i, c := range in {
+			if c == 0 {
+				label = in[:i]
+				break
+			}
+		}
+		return 0, s.fs.SetLabel(string(label))
+	case iocTrim:
+		t, err := view[trimRange](in)
+		if err != nil || len(out) < len(in) {
+			return 0, syscall.EINVAL
+		}
+		n, err := s.fs.Trim(t.start, t.len, t.minlen)
+		if err != nil {
+			return 0, err
+		}
+		copy(out, in)
+		o, _ := view[trimRange](out)
+		o.len = n
+		return len(out), nil
+	default:
+		// The number says that it reads, so its argument does not arrive here:
+		// always the default, which brings everything to the device first.
+		return 0, s.fs.Shutdown(ext2fs.ShutdownDefault)
+	}
+}
+
+// putWord stores v as the first 32-bit word of out, the rest zero: the flags
+// ioctls have a long in their number and an int in memory.
+func putWord(out []byte, v uint32) int {
+	if len(out) < 4 {
+		return 0
+	}
+	binary.NativeEndian.PutUint32(out, v)
+	return len(out)
+}
+
+func view[T any](b []byte) (*T, error) {
+	if len(b) < int(unsafe.Sizeof(*new(T))) {
+		return nil, syscall.EINVAL
+	}
+	return (*T)(unsafe.Pointer(&b[0])), nil
+}

@@ -1,0 +1,146 @@
+package fuse2fs
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+	"github.com/e2kit/e2kit/lib/fuse"
+)
+
+// Config says how a file system is served.
+type Config struct {
+	FS       *ext2fs.FS
+	Log      *slog.Logger // nil: no log
+	Fakeroot bool         // every caller makes files as root
+	UID, GID *uint32      // shown as the owner of everything, if set
+	NoACL    bool         // POSIX ACLs are stored but not enforced
+	NoCache  bool         // no write-back cache, for debugging
+	Workers  int          // 0: as many as pay
+	Clones   []int        // of fd, see fuse.Config; taken over
+	MaxPages int          // largest request, in pages; 0: ask the kernel
+}
+
+// cacheForever is how long the kernel may trust names and attributes: nobody
+// else changes them.
+const cacheForever = 1 << 30 // seconds
+
+// Server answers the requests of one connection.
+type Server struct {
+	fs    *ext2fs.FS
+	cfg   Config
+	log   *slog.Logger
+	conn  *fuse.Conn
+	bsize uint32
+	ended error // of closing the file system; set by destroy
+}
+
+// New attaches a server to fd, an open /dev/fuse that is mounted or will be.
+// It takes over fd, and the file system is closed when Serve returns.
+func New(fd int, cfg Config) (*Server, error) {
+	s := &Server{fs: cfg.FS, cfg: cfg, log: cfg.Log, bsize: uint32(cfg.FS.BlockSize())}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	conn, err := fuse.NewConn(fd, fuse.Config{
+		Handlers: s.handlers(),
+		Flags:    s.initFlags(),
+		TimeGran: s.timeGran(),
+		Workers:  cfg.Workers,
+		Clones:   cfg.Clones,
+		MaxPages: cfg.MaxPages,
+		Destroy:  s.destroy,
+		Log:      func(format string, args ...any) { s.log.Warn(fmt.Sprintf(format, args...)) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.conn = conn
+	return s, nil
+}
+
+// Ready is closed once the kernel has been answered: the mount works.
+func (s *Server) Ready() <-chan struct{} { return s.conn.Ready() }
+
+// Serve answers requests until the file system is unmounted, then closes it.
+// It returns nil only if everything is on the device and marked clean.
+func (s *Server) Serve() error {
+	err := s.conn.Serve()
+	if err == nil {
+		err = s.ended
+	}
+	return err
+}
+
+// initFlags returns what is asked of the kernel, which grants what it knows.
+func (s *Server) initFlags() fuse.InitFlags {
+	f := fuse.AsyncRead | fuse.ExportSupport | fuse.BigWrites | fuse.DontMask |
+		fuse.HasIoctlDir | fuse.DoReaddirplus | fuse.ReaddirplusAuto | fuse.AsyncDIO |
+		fuse.NoOpenSupport | fuse.NoOpendirSupport | fuse.ParallelDirops |
+		fuse.MaxPages | fuse.CacheSymlinks | fuse.ExplicitInvalData |
+		fuse.HandleKillprivV2 | fuse.SetxattrExt | fuse.DirectIOAllowMmap |
+		fuse.InitExt
+	if ro, _ := s.fs.ReadOnly(); !ro && !s.cfg.NoCache {
+		f |= fuse.WritebackCache
+	}
+	if !s.cfg.NoACL {
+		f |= fuse.PosixACL
+	}
+	return f
+}
+
+// timeGran returns the granularity of times in ns: inodes of 128 bytes hold
+// whole seconds.
+func (s *Server) timeGran() uint32 {
+	if s.fs.InodeSize() <= ondisk.GoodOldInodeSz {
+		return 1e9
+	}
+	return 1
+}
+
+func (s *Server) handlers() fuse.Handlers {
+	return fuse.Handlers{
+		fuse.OpLookup:      s.lookup,
+		fuse.OpForget:      s.forget,
+		fuse.OpBatchForget: s.batchForget,
+		fuse.OpGetattr:     s.getattr,
+		fuse.OpSetattr:     s.setattr,
+		fuse.OpStatx:       s.statx,
+		fuse.OpReadlink:    s.readlink,
+		fuse.OpSymlink:     s.symlink,
+		fuse.OpMknod:       s.mknod,
+		fuse.OpMkdir:       s.mkdir,
+		fuse.OpUnlink:      s.unlink,
+		fuse.OpRmdir:       s.rmdir,
+		fuse.OpRename:      s.rename,
+		fuse.OpRename2:     s.rename2,
+		fuse.OpLink:        s.link,
+		fuse.OpCreate:      s.create,
+		fuse.OpTmpfile:     s.tmpfile,
+		fuse.OpRead:        s.read,
+		fuse.OpWrite:       s.write,
+		fuse.OpFsync:       s.fsync,
+		fuse.OpFsyncdir:    s.fsync,
+		fuse.OpSyncfs:      s.syncfs,
+		fuse.OpFallocate:   s.fallocate,
+		fuse.OpLseek:       s.lseek,
+		fuse.OpReaddir:     s.readdir,
+		fuse.OpReaddirplus: s.readdirplus,
+		fuse.OpGetxattr:    s.getxattr,
+		fuse.OpListxattr:   s.listxattr,
+		fuse.OpSetxattr:    s.setxattr,
+		fuse.OpRemovexattr: s.removexattr,
+		fuse.OpStatfs:      s.statfs,
+		fuse.OpIoctl:       s.ioctl,
+		fuse.OpBmap:        s.bmap,
+	}
+}
+
+// destroy makes everything durable, before an unmount that waits for it
+// returns.
+func (s *Server) destroy() {
+	if s.ended = s.fs.Close(); s.ended != nil {
+		s.log.Error("unmount", "err", s.ended)
+	}
+}

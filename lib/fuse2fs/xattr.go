@@ -1,0 +1,88 @@
+package fuse2fs
+
+import (
+	"syscall"
+
+	"github.com/e2kit/e2kit/lib/fuse"
+)
+
+func (s *Server) getxattr(r *fuse.Request) {
+	in, ok := fuse.In[fuse.GetxattrIn](r)
+	name, ok2 := r.Text()
+	if !ok || !ok2 {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	value, err := ip.Getxattr(string(name))
+	s.sized(r, value, int(in.Size), err)
+}
+
+func (s *Server) listxattr(r *fuse.Request) {
+	in, ok := fuse.In[fuse.GetxattrIn](r)
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	names, err := ip.Listxattr()
+	var list []byte
+	for _, name := range names {
+		list = append(append(list, name...), 0)
+	}
+	s.sized(r, list, int(in.Size), err)
+}
+
+// sized answers with data if it fits in size bytes, with its length if size is
+// 0, else with ERANGE.
+func (s *Server) sized(r *fuse.Request, data []byte, size int, err error) {
+	switch {
+	case err != nil:
+		s.fail(r, err)
+	case size == 0:
+		fuse.Out[fuse.GetxattrOut](r).Size = uint32(len(data))
+		r.Reply(0)
+	case len(data) > size:
+		r.ReplyErr(syscall.ERANGE)
+	default:
+		r.Reply(copy(r.OutBuf(len(data)), data))
+	}
+}
+
+func (s *Server) setxattr(r *fuse.Request) {
+	in, ok := r.Setxattr()
+	name, ok2 := r.Text()
+	value := r.Payload()
+	if !ok || !ok2 || int(in.Size) != len(value) {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	s.done(r, ip.Setxattr(string(name), value, int(in.Flags), in.SetxattrFlags&fuse.SetxattrACLKillSgid != 0))
+}
+
+func (s *Server) removexattr(r *fuse.Request) {
+	name, ok := r.Text()
+	if !ok {
+		r.ReplyErr(syscall.EINVAL)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	s.done(r, ip.Removexattr(string(name)))
+}

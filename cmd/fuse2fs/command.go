@@ -1,0 +1,130 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	ucli "github.com/urfave/cli/v2"
+
+	"github.com/e2kit/e2kit/internal/cli"
+)
+
+const description = `Serves the ext2, ext3 or ext4 file system in SOURCE, an image file or a block
+device, under MOUNTPOINT, without privilege and without the kernel's driver.
+Returns when it can be used; the server stays in the background. Unmount with
+umount, as a user with fusermount3 -u.
+
+Mount options (-o, comma-separated):
+  ro rw                    read-only or not
+  offset=N size=N          the part of SOURCE that holds the file system
+  norecovery, noload       do not replay the journal; implies ro
+  errors=continue|remount-ro|panic
+  data=ordered|journal|writeback, commit=SECONDS, journal_path=PATH
+  sync dirsync discard nodiscard init_itable
+  atime noatime relatime strictatime lazytime nodiratime
+  suid nosuid dev nodev exec noexec
+  acl noacl user_xattr nouser_xattr bsddf minixdf
+  fakeroot uid=N gid=N allow_other kernel
+  cache_size=N direct nodirect lockfile=PATH
+  sandbox=strict|off       confine the server (default), or not
+  subtype=NAME fsname=NAME what the mount table shows
+  debug                    log more; with -f to the terminal
+
+Sizes take k, m, g, t. Exit status: 0 mounted; 1 bad command line, or the
+mount failed; 2 SOURCE cannot be opened, or the server failed.`
+
+func command() *cli.Command {
+	return &cli.Command{
+		Name:        "fuse2fs",
+		Usage:       "mount an ext2, ext3 or ext4 file system in userspace",
+		Args:        "SOURCE MOUNTPOINT",
+		Description: description,
+		UsageStatus: exitUsage,
+		Version:     "1.47 (e2kit)",
+		Flags: []ucli.Flag{
+			&ucli.StringSliceFlag{Name: "o", Aliases: []string{"options"}, Usage: "mount `OPTIONS`, see above"},
+			&ucli.BoolFlag{Name: "f", Aliases: []string{"foreground"}, Usage: "stay in the foreground"},
+			&ucli.BoolFlag{Name: "d", Aliases: []string{"debug"}, Usage: "as -o debug -f"},
+			&ucli.BoolFlag{Name: "s", Usage: "serve with one thread"},
+			&ucli.BoolFlag{Name: "n", Usage: "accepted for mount(8): there is no mtab to leave alone"},
+			&ucli.BoolFlag{Name: "v", Usage: "accepted for mount(8)"},
+			&ucli.StringFlag{Name: "t", Usage: "accepted for mount(8): file system `TYPE`"},
+		},
+		Action: action,
+	}
+}
+
+func action(c *cli.Context) error {
+	o, err := parse(c)
+	if err != nil {
+		return err
+	}
+	if !o.Foreground && os.Getenv(statusEnv) == "" {
+		return background(c.Stderr)
+	}
+	ready := func(warnings []string) {
+		for _, w := range warnings {
+			c.Warn(errors.New(w))
+		}
+	}
+	if os.Getenv(statusEnv) != "" {
+		ready = inBackground(ready)
+	}
+	err = launch(o, ready)
+	var e *exitError
+	if errors.As(err, &e) {
+		return &cli.Exit{Status: e.code, Cause: e.err}
+	}
+	return err
+}
+
+// parse makes the options of the command line.
+func parse(c *cli.Context) (*options, error) {
+	o := &options{Sandbox: "strict", Subtype: "ext4"}
+	for _, f := range c.Found {
+		switch f.Opt.Names[0] {
+		case "f":
+			o.Foreground = true
+		case "d":
+			o.Foreground, o.Debug = true, true
+		case "s":
+			o.Single = true
+		case "t":
+			o.Subtype = strings.TrimPrefix(f.Value, "fuse.")
+		case "o":
+			list, err := cli.ParseOptions(f.Value)
+			if err != nil {
+				return nil, err
+			}
+			for _, opt := range list {
+				if err := o.set(opt); err != nil {
+					return nil, cli.Usagef("%v", err)
+				}
+			}
+		}
+	}
+	args := c.Operands()
+	switch {
+	case len(args) < 2:
+		return nil, cli.Usagef("a source and a mount point are needed: fuse2fs SOURCE MOUNTPOINT [-o OPTIONS]")
+	case len(args) > 2:
+		return nil, cli.Usagef("%q is one argument too many", args[2])
+	}
+	o.Source, o.Mountpoint = args[0], args[1]
+	if o.NoRecovery {
+		o.ReadOnly = true
+	}
+	if strings.HasPrefix(o.Source, ".") {
+		abs, err := filepath.Abs(o.Source)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", o.Source, err)
+		}
+		o.Source = abs
+	}
+	return o, nil
+}

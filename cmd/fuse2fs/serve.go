@@ -1,0 +1,156 @@
+//go:build linux
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/e2kit/e2kit/lib/blockdev"
+	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/fuse2fs"
+	"github.com/e2kit/e2kit/lib/sandbox"
+)
+
+// serveArg makes the program the server process. It is for the launcher only,
+// which passes a socket as descriptor 3.
+const serveArg = "--serve-on-descriptor-3"
+
+// serve is the server process: it gets the device, confines itself, opens the
+// file system, gets /dev/fuse, and serves until the unmount.
+func serve() int {
+	ch := channel{3}
+	fail := func(err error) int {
+		_ = ch.send(message{Err: err.Error()})
+		return 1
+	}
+	m, fds, err := ch.recv()
+	if err != nil || m.Options == nil || len(fds) == 0 {
+		return fail(fmt.Errorf("the launcher sent no device (%v)", err))
+	}
+	o := m.Options
+	dev, jnl, err := o.devices(fds)
+	if err != nil {
+		return fail(err)
+	}
+	var warn []string
+	if o.Sandbox != "off" {
+		missing, err := sandbox.Confine(sandbox.Options{
+			Ioctls:   []uint32{unix.BLKDISCARD, unix.BLKZEROOUT},
+			Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
+			Files:    16 + maxFds, // /dev/fuse and its clones are still to come
+		})
+		if err != nil {
+			return fail(fmt.Errorf("confining the server: %w (-o sandbox=off serves without)", err))
+		}
+		for _, part := range missing {
+			warn = append(warn, fmt.Sprintf("this kernel lacks a part of the sandbox, the server runs without it: %v", part))
+		}
+	}
+	level := slog.LevelWarn
+	if o.Debug {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	fs, err := ext2fs.Open(dev, o.fsOptions(jnl, log))
+	if err != nil {
+		return fail(err)
+	}
+	ro, why := fs.ReadOnly()
+	if ro && !o.ReadOnly {
+		warn = append(warn, "mounted read-only: "+why)
+	}
+	if err := ch.send(message{Opened: true, Warn: warn, RO: ro}); err != nil {
+		return 1
+	}
+	m, fds, err = ch.recv()
+	if err != nil || !m.Mount || len(fds) == 0 {
+		// Not mounted after all. What was recovered stays recovered.
+		if cerr := fs.Close(); cerr != nil {
+			fmt.Fprintf(os.Stderr, "fuse2fs: %s: %v\n", o.Source, cerr)
+		}
+		if errors.Is(err, io.EOF) {
+			return 0
+		}
+		return 1
+	}
+	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
+		Clones: fds[1:], MaxPages: m.Pages}
+	if o.Single {
+		cfg.Workers = 1
+	}
+	srv, err := fuse2fs.New(fds[0], cfg)
+	if err != nil {
+		fs.Close()
+		return fail(err)
+	}
+	go func() {
+		<-srv.Ready()
+		_ = ch.send(message{Serving: true})
+	}()
+	if err := srv.Serve(); err != nil {
+		fmt.Fprintf(os.Stderr, "fuse2fs: %s: %v\n", o.Source, err)
+		return 1
+	}
+	return 0
+}
+
+// devices wraps the descriptors that the launcher sent.
+func (o *options) devices(fds []int) (dev, jnl blockdev.Device, err error) {
+	bo := blockdev.Options{ReadOnly: o.ReadOnly, Offset: o.Offset, Length: o.Size}
+	switch {
+	case o.Direct:
+		bo.Direct = blockdev.DirectOn
+	case o.NoDirect:
+		bo.Direct = blockdev.DirectOff
+	}
+	if dev, err = blockdev.OpenFd(uintptr(fds[0]), o.Source, bo); err != nil {
+		return nil, nil, err
+	}
+	if len(fds) > 1 {
+		bo.Offset, bo.Length = 0, 0
+		if jnl, err = blockdev.OpenFd(uintptr(fds[1]), o.JournalPath, bo); err != nil {
+			return nil, nil, err
+		}
+	}
+	return dev, jnl, nil
+}
+
+var dataModes = map[string]ext2fs.DataMode{
+	"ordered": ext2fs.DataOrdered, "journal": ext2fs.DataJournal, "writeback": ext2fs.DataWriteback,
+}
+
+var errorPolicies = map[string]ext2fs.ErrorPolicy{
+	"continue": ext2fs.ErrorsContinue, "remount-ro": ext2fs.ErrorsRO, "panic": ext2fs.ErrorsPanic,
+}
+
+func (o *options) fsOptions(jnl blockdev.Device, log *slog.Logger) ext2fs.Options {
+	return ext2fs.Options{
+		ReadOnly:       o.ReadOnly,
+		NoLoad:         o.NoRecovery,
+		CacheSize:      o.CacheSize,
+		DataMode:       dataModes[o.Data],
+		CommitInterval: time.Duration(o.Commit) * time.Second,
+		Errors:         errorPolicies[o.Errors],
+		Journal:        jnl,
+		Discard:        o.Discard,
+		Sync:           o.Sync,
+		DirSync:        o.Dirsync,
+		MinixDF:        o.MinixDF,
+		NoUserXattr:    o.NoUserXattr,
+		NoACL:          o.NoACL,
+		InitItable:     o.InitItable,
+		MountPoint:     o.Mountpoint,
+		Log:            log,
+		Panic: func(err error) {
+			fmt.Fprintf(os.Stderr, "fuse2fs: %s: errors=panic: %v\n", o.Source, err)
+			os.Exit(1)
+		},
+	}
+}

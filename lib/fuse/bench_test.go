@@ -28,6 +28,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if dir := os.Getenv("FUSE_TEST_SERVER"); dir != "" {
+		if err := serveConfined(dir); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
 	runtime.GOMAXPROCS(2*runtime.NumCPU() + 2) // as Serve does
 	os.Exit(m.Run())
 }

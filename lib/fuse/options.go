@@ -30,7 +30,7 @@ type MountOptions struct {
 	AllowOther         bool // let others than the mounting user in
 	DefaultPermissions bool // let the kernel check modes
 	MaxRead            int  // bytes in a READ; 0 is no limit but MaxPages'
-	AutoUnmount        bool // with fusermount only: unmount when the server dies
+	AutoUnmount        bool // with fusermount, and AllowOther: unmount when the server dies
 	RootMode           uint32
 }
 

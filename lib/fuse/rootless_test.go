@@ -155,6 +155,9 @@ func TestDetached(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := m.Tune(2<<20, 50); err != nil { // nobody serves yet
+		t.Errorf("Tune: %v", err)
+	}
 	c, err := NewConn(m.Fd(), Config{Handlers: newMemFS().handlers()})
 	if err != nil {
 		t.Fatal(err)

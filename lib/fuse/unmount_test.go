@@ -16,7 +16,7 @@ import (
 )
 
 // loopDevice returns a loop device over an empty image.
-func loopDevice(t *testing.T) string {
+func loopDevice(t *testing.T) (image, device string) {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
@@ -30,7 +30,7 @@ func loopDevice(t *testing.T) string {
 		t.Skipf("no loop device: %v", err)
 	}
 	t.Cleanup(func() { l.Close() })
-	return l.Path
+	return img, l.Path
 }
 
 // On a block device, the kernel sends SYNCFS and DESTROY, and waits for both.
@@ -38,8 +38,8 @@ func TestUnmountBlock(t *testing.T) {
 	m := newMemFS()
 	var clean atomic.Bool
 	var syncs atomic.Int64
-	dev := loopDevice(t)
-	x := mountMem(t, m, MountOptions{BlockDevice: dev}, Config{
+	image, dev := loopDevice(t)
+	x := mountAt(t, m, MountOptions{Source: image, Subtype: "ext4", BlockDevice: dev}, Config{
 		Handlers: Handlers{
 			OpSyncfs: func(r *Request) {
 				syncs.Add(1)
@@ -62,7 +62,13 @@ func TestUnmountBlock(t *testing.T) {
 			}
 			clean.Store(true)
 		},
-	})
+	}, t.TempDir())
+	if line := mountLine(t, x.dir); !strings.Contains(line, " fuseblk.ext4 "+image+" ") {
+		t.Errorf("mounted as %s", line)
+	}
+	if st, err := os.Stat(image); err != nil || !st.Mode().IsRegular() {
+		t.Errorf("the image has become %v, %v", st.Mode(), err)
+	}
 	if err := x.m.Tune(8<<20, 50); err != nil {
 		t.Errorf("Tune: %v", err)
 	}
@@ -110,7 +116,7 @@ func TestUnmountPlain(t *testing.T) {
 
 // An image behind a loop device is shown by its own name.
 func TestMountSourceShown(t *testing.T) {
-	dev := loopDevice(t)
+	_, dev := loopDevice(t)
 	image := filepath.Join(t.TempDir(), "shown image")
 	if err := os.WriteFile(image, nil, 0o600); err != nil {
 		t.Fatal(err)

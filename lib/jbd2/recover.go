@@ -1,6 +1,7 @@
 package jbd2
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -26,6 +27,15 @@ type Replayer interface {
 	FastCommit(tag uint16, value []byte) error
 	// Sync makes what was written durable.
 	Sync() error
+}
+
+// DataChecker is a Replayer that also looks at what is logged for some blocks,
+// in the round that comes before the first write.
+type DataChecker interface {
+	// WantData tells whether CheckData is to see the copies of blk.
+	WantData(blk uint64) bool
+	// CheckData returns an error if data, one block, must not be written to blk.
+	CheckData(blk uint64, data []byte) error
 }
 
 // RecoverStats says what a recovery found and did.
@@ -341,7 +351,10 @@ func (rec *recovery) checkTargets(b []byte, typ uint32, tid Tid, at uint32) erro
 		return nil
 	}
 	limit := uint64(rec.j.fsdev.Size()) / uint64(rec.j.bsize)
+	checker, _ := rec.r.(DataChecker)
+	n := at
 	for t := range rec.j.format.tags(b) {
+		n = rec.j.wrap(n + 1)
 		if rec.isRevoked(t.Block, tid) {
 			continue
 		}
@@ -354,8 +367,32 @@ func (rec *recovery) checkTargets(b []byte, typ uint32, tid Tid, at uint32) erro
 		if err := rec.r.Check(t.Block); err != nil {
 			return fmt.Errorf("transaction %d: %w", tid, err)
 		}
+		if checker == nil || !checker.WantData(t.Block) {
+			continue
+		}
+		if err := rec.checkData(checker, t, tid, n); err != nil {
+			return fmt.Errorf("transaction %d: %w", tid, err)
+		}
 	}
 	return nil
+}
+
+// checkData shows the copy of a block in log block n to the replayer. One whose
+// checksum is bad will not be written.
+func (rec *recovery) checkData(c DataChecker, t Tag, tid Tid, n uint32) error {
+	data, err := rec.log.block(n)
+	if err != nil {
+		return err
+	}
+	f := &rec.j.format
+	if !f.tagOK(t, tagSeed(f.seed, tid), data) {
+		return nil
+	}
+	if t.Flags&TagEscape != 0 {
+		data = bytes.Clone(data)
+		binary.BigEndian.PutUint32(data, Magic)
+	}
+	return c.CheckData(t.Block, data)
 }
 
 // replay writes home what a descriptor block describes.

@@ -115,7 +115,7 @@ func (fs *FS) find(goal ondisk.Fsblk, want, least uint32) (ondisk.Fsblk, uint32,
 			if i == 0 {
 				from = at
 			}
-			s, n, err := g.take(fs, from, want, need, i == 0)
+			s, n, err := g.take(fs, from, want, need, least, i == 0)
 			if err != nil {
 				bad = err
 				continue
@@ -136,8 +136,8 @@ func (fs *FS) find(goal ondisk.Fsblk, want, least uint32) (ondisk.Fsblk, uint32,
 
 // take reserves a run of at least need and at most want clusters in g,
 // preferably from cluster at on. If exact is set and at itself is free, the run
-// begins there, however short it is.
-func (g *group) take(fs *FS, at, want, need uint32, exact bool) (start, n uint32, err error) {
+// begins there, and may be as short as least.
+func (g *group) take(fs *FS, at, want, need, least uint32, exact bool) (start, n uint32, err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.bits == nil && g.freeClusters < need && !exact || g.bbBad {
@@ -154,7 +154,7 @@ func (g *group) take(fs *FS, at, want, need uint32, exact bool) (start, n uint32
 		return 0, 0, nil
 	}
 	if exact && at > 0 && at < end {
-		if e := nextSet(b.taken, at, min(end, at+want)); e > at {
+		if e := nextSet(b.taken, at, min(end, at+want)); e >= at+least {
 			return g.took(at, e-at), e - at, nil
 		}
 	}

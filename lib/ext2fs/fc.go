@@ -585,18 +585,24 @@ func (fs *FS) mark(h *jbd2.Handle, start ondisk.Fsblk, n uint32, used bool) erro
 	})
 }
 
-// dropBits drops all allocation bits from memory; nothing is reserved.
+// dropBits drops all allocation bits from memory, and what is known of
+// transactions. Nothing is reserved.
 func (fs *FS) dropBits() {
 	t := &fs.group
 	t.mu.Lock()
-	list := t.clock
 	t.clock = nil
 	t.mu.Unlock()
-	for _, g := range list {
-		g.mu.Lock()
-		g.bits = nil
-		g.tid = 0
-		g.mu.Unlock()
+	for i := range t.chunks {
+		c := t.chunks[i].Load()
+		if c == nil {
+			continue
+		}
+		for k := range *c {
+			g := &(*c)[k]
+			g.mu.Lock()
+			g.bits, g.tid = nil, 0
+			g.mu.Unlock()
+		}
 	}
 }
 

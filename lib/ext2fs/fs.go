@@ -104,6 +104,7 @@ type FS struct {
 
 	sbuf *buffer.Buf   // pinned while open
 	sb   *ondisk.Super // in sbuf; changed inside transactions only
+	sbMu sync.RWMutex  // a leaf: guards fields of sb that change while it is mounted
 
 	readOnly atomic.Bool // nothing may be changed: opened so, or after an error
 	why      string      // immutable: why it is read-only though that was not asked for
@@ -371,8 +372,8 @@ func (fs *FS) Device() blockdev.Device { return fs.dev }
 
 // Super calls f with the superblock, which f must neither change nor keep.
 func (fs *FS) Super(f func(*ondisk.Super)) {
-	fs.errMu.Lock() // nothing that f may read changes outside a transaction
-	defer fs.errMu.Unlock()
+	fs.sbMu.RLock()
+	defer fs.sbMu.RUnlock()
 	f(fs.sb)
 }
 

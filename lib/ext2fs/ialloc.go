@@ -427,14 +427,12 @@ func (fs *FS) ifree(h *jbd2.Handle, ip *Inode) error {
 	if err != nil {
 		return err
 	}
-	if err := fs.freeIbit(h, ip.ino, dir); err != nil {
-		return err
-	}
+	// From when the bit is clear the number may be another inode's.
 	s := fs.ic.shard(ip.ino)
 	s.mu.Lock()
 	ip.freed = true
 	s.mu.Unlock()
-	return nil
+	return fs.freeIbit(h, ip.ino, dir)
 }
 
 // freeIbit clears ino's bit of the inode bitmap.

@@ -2,7 +2,6 @@ package ext2fs
 
 import (
 	"sync"
-	"sync/atomic"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -18,7 +17,7 @@ const (
 // cached is the icache's part of an Inode.
 type cached struct {
 	refs       int32 // pins
-	evicting   bool  // its blocks are being freed: wait
+	evicting   bool  // its blocks are being freed
 	freed      bool  // it is free on disk: not to be kept
 	prev, next *Inode
 }
@@ -26,12 +25,10 @@ type cached struct {
 // icache has the inodes in memory, by number.
 type icache struct {
 	shards [icacheShards]ishard
-	unlink atomic.Int64 // evictions under way
 }
 
 type ishard struct {
 	mu    sync.Mutex
-	cond  sync.Cond
 	inode map[ondisk.Ino]*Inode
 	holds map[ondisk.Ino]uint64 // references of a server, see FS.Hold
 	// Unused inodes, in a ring from the one used last to the one used least
@@ -44,7 +41,6 @@ type ishard struct {
 func (c *icache) init() {
 	for i := range c.shards {
 		s := &c.shards[i]
-		s.cond.L = &s.mu
 		s.inode = make(map[ondisk.Ino]*Inode)
 		s.holds = make(map[ondisk.Ino]uint64)
 		s.root.prev, s.root.next = &s.root, &s.root
@@ -88,9 +84,9 @@ func (fs *FS) Iget(ino ondisk.Ino) (*Inode, error) { return fs.iget(ino, igetNor
 func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 	s := fs.ic.shard(ino)
 	s.mu.Lock()
-	if ip := s.pinLocked(ino); ip != nil {
+	if ip, err := s.pinLocked(ino); ip != nil || err != nil {
 		s.mu.Unlock()
-		return ip.admit(mode)
+		return ip.admit(mode, err)
 	}
 	s.mu.Unlock()
 	if ino < fs.firstIno && ino != ondisk.RootIno && mode != igetSpecial {
@@ -111,9 +107,9 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 	// Nobody stores to the slot of an inode that is not in memory, so it is
 	// copied under the shard's lock.
 	s.mu.Lock()
-	if ip := s.pinLocked(ino); ip != nil {
+	if ip, err := s.pinLocked(ino); ip != nil || err != nil {
 		s.mu.Unlock()
-		return ip.admit(mode)
+		return ip.admit(mode, err)
 	}
 	ip := &Inode{fs: fs, ino: ino, raw: make(ondisk.RawInode, fs.inodeSize)}
 	mu := fs.slotLock(ino)
@@ -128,7 +124,7 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 	ip.refs = 1
 	s.inode[ino] = ip
 	s.mu.Unlock()
-	return ip.admit(mode)
+	return ip.admit(mode, nil)
 }
 
 // identify derives from raw what does not change while the inode lives.
@@ -141,7 +137,10 @@ func (ip *Inode) identify() {
 }
 
 // admit returns ip, or puts it back if it is not what mode allows.
-func (ip *Inode) admit(mode igetMode) (*Inode, error) {
+func (ip *Inode) admit(mode igetMode, err error) (*Inode, error) {
+	if err != nil {
+		return nil, err
+	}
 	if mode == igetNormal && ip.isEA || mode == igetEA && !ip.isEA {
 		err := ip.fs.corrupt(ip.ino, ondisk.Corrupt("inode", 32, "ea_inode flag is %v", ip.isEA))
 		ip.fs.eaPut(ip) // locks may be held
@@ -188,33 +187,20 @@ func (fs *FS) checkUnlinked(slot ondisk.RawInode, ino ondisk.Ino, mode igetMode)
 	return err
 }
 
-// pinLocked returns ino pinned if it is in memory, waiting while it is evicted.
-func (s *ishard) pinLocked(ino ondisk.Ino) *Inode {
-	for {
-		ip := s.inode[ino]
-		switch {
-		case ip == nil:
-			return nil
-		case ip.evicting:
-			s.cond.Wait()
-			continue
-		case ip.refs == 0:
-			s.use(ip)
-		}
-		ip.refs++
-		return ip
+// pinLocked returns ino pinned if it is in memory, nil if not. It fails with
+// ESTALE while it is being evicted: nothing leads to it any more.
+func (s *ishard) pinLocked(ino ondisk.Ino) (*Inode, error) {
+	ip := s.inode[ino]
+	switch {
+	case ip == nil:
+		return nil, nil
+	case ip.evicting:
+		return nil, syscall.ESTALE
+	case ip.refs == 0:
+		s.use(ip)
 	}
-}
-
-// peek returns ino pinned if it is in memory, else nil.
-func (fs *FS) peek(ino ondisk.Ino) *Inode {
-	s := fs.ic.shard(ino)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if ip := s.inode[ino]; ip != nil && !ip.evicting {
-		return s.pinLocked(ino)
-	}
-	return nil
+	ip.refs++
+	return ip, nil
 }
 
 // insert adds the fresh inode ip, pinned, in place of what was in memory of the
@@ -222,19 +208,9 @@ func (fs *FS) peek(ino ondisk.Ino) *Inode {
 func (c *icache) insert(ip *Inode) {
 	s := c.shard(ip.ino)
 	s.mu.Lock()
-	for {
-		old := s.inode[ip.ino]
-		if old == nil {
-			break
-		}
-		if old.evicting {
-			s.cond.Wait()
-			continue
-		}
-		if old.refs == 0 {
-			s.use(old)
-		}
-		break
+	// An old one is free on disk, so it has no pin but that of its eviction.
+	if old := s.inode[ip.ino]; old != nil && !old.evicting && old.refs == 0 {
+		s.use(old)
 	}
 	ip.refs = 1
 	s.inode[ip.ino] = ip
@@ -319,7 +295,6 @@ func (ip *Inode) lastPutLocked(s *ishard) {
 	if s.inode[ip.ino] == ip {
 		delete(s.inode, ip.ino)
 	}
-	s.cond.Broadcast()
 	s.mu.Unlock()
 }
 

@@ -108,7 +108,9 @@ func (fs *FS) setLastOrphan(h *jbd2.Handle, ino ondisk.Ino) error {
 	if err := h.GetWrite(fs.sbuf); err != nil {
 		return err
 	}
+	fs.sbMu.Lock()
 	fs.sb.LastOrphan.Set(uint32(ino))
+	fs.sbMu.Unlock()
 	h.Dirty(fs.sbuf)
 	return nil
 }
@@ -271,6 +273,13 @@ func (fs *FS) recoverOrphans() error {
 	o := &fs.orphan
 	if o.by == nil {
 		o.by = make(map[ondisk.Ino]*orphanEntry)
+	}
+	if fs.sb.State.Get()&ondisk.StateError != 0 && fs.sb.LastOrphan.Get() != 0 {
+		// As the kernel does: with errors the list cannot be trusted.
+		fs.log.Warn("the file system has errors: the orphan list is dropped")
+		if err := fs.cutOrphanList(0); err != nil {
+			return err
+		}
 	}
 	var prev ondisk.Ino
 	for ino := ondisk.Ino(fs.sb.LastOrphan.Get()); ino != 0; {

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
-	"github.com/e2kit/e2kit/lib/buffer"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/jbd2"
@@ -66,7 +65,7 @@ func (fs *FS) openJournal(s *ondisk.Super) ([]fcTag, error) {
 	fs.jnlErrno = j.Info().Errno
 	var fc []fcTag
 	if dirty {
-		if fc, err = fs.replay(s, cfg, j); err != nil {
+		if fc, err = fs.replay(s, j); err != nil {
 			return nil, fmt.Errorf("journal: %w", err)
 		}
 	} else if j.Info().NeedsRecovery && !fs.readOnly.Load() {
@@ -313,26 +312,24 @@ func (fs *FS) inJournal(b, end ondisk.Fsblk) bool {
 	return false
 }
 
-// replay recovers the journal j, in two rounds: the first writes nothing and
-// sees whether the superblocks in the log are this file system's.
-func (fs *FS) replay(s *ondisk.Super, cfg jbd2.Config, j *jbd2.Journal) ([]fcTag, error) {
+// replay recovers the journal j. Nothing is written if it holds a superblock
+// that is not this file system's.
+func (fs *FS) replay(s *ondisk.Super, j *jbd2.Journal) ([]fcTag, error) {
 	fs.recovered = true
-	dry := replayer{fs: fs, s: s}
-	if _, err := j.Recover(&dry); err != nil && dry.refused != nil {
-		return nil, dry.refused
-	}
+	dev := fs.dev
 	if fs.readOnly.Load() {
 		limit := fs.opts.MemoryLimit
 		if limit == 0 {
 			limit = 64 << 20
 		}
-		fs.dev = blockdev.NewOverlay(fs.dev, limit)
+		dev = blockdev.NewOverlay(fs.dev, limit)
 	}
-	r := replayer{fs: fs, s: s, dev: fs.dev}
+	r := replayer{fs: fs, s: s, dev: dev}
 	stats, err := j.Recover(&r)
 	if err != nil {
 		return nil, err
 	}
+	fs.dev = dev
 	fs.log.Info("journal replayed", "transactions", uint32(stats.End-stats.Start),
 		"blocks", stats.Replayed, "revoked", stats.Revoked, "fast commit tags", stats.FastCommits)
 	return r.fc, nil
@@ -340,12 +337,11 @@ func (fs *FS) replay(s *ondisk.Super, cfg jbd2.Config, j *jbd2.Journal) ([]fcTag
 
 // replayer is where a replay goes to.
 type replayer struct {
-	fs      *FS
-	s       *ondisk.Super   // before the replay
-	dev     blockdev.Device // nil for a dry run
-	refused error
-	fc      []fcTag
-	size    int
+	fs   *FS
+	s    *ondisk.Super // before the replay
+	dev  blockdev.Device
+	fc   []fcTag
+	size int // of fc, bytes
 }
 
 // Check implements jbd2.Replayer. Whether a block lies in the log itself is
@@ -353,26 +349,20 @@ type replayer struct {
 func (r *replayer) Check(blk uint64) error {
 	fs := r.fs
 	if blk >= uint64(fs.blocks) || ondisk.Fsblk(blk) < fs.firstData || fs.blockSize == 1024 && blk == 0 {
-		r.refused = ondisk.Corrupt("journal", 0, "block %d is logged, which is not in the file system", blk)
-		return r.refused
+		return ondisk.Corrupt("log", 0, "block %d is not in the file system", blk)
 	}
 	return nil
 }
 
+// WantData implements jbd2.DataChecker.
+func (r *replayer) WantData(blk uint64) bool { return blk == uint64(r.fs.sbBlk) }
+
+// CheckData implements jbd2.DataChecker.
+func (r *replayer) CheckData(_ uint64, data []byte) error { return r.checkSuper(superIn(data)) }
+
 // Write implements jbd2.Replayer.
 func (r *replayer) Write(blk uint64, data []byte) error {
-	fs := r.fs
-	if r.dev == nil {
-		if n := uint64(len(data) >> fs.blockBits); uint64(fs.sbBlk) >= blk && uint64(fs.sbBlk) < blk+n {
-			off := (int(fs.sbBlk) - int(blk)) << fs.blockBits
-			if err := r.checkSuper(superIn(data[off : off+fs.blockSize])); err != nil {
-				r.refused = err
-				return err
-			}
-		}
-		return nil
-	}
-	_, err := r.dev.WriteAt(data, int64(blk)<<fs.blockBits)
+	_, err := r.dev.WriteAt(data, int64(blk)<<r.fs.blockBits)
 	return err
 }
 
@@ -408,9 +398,6 @@ func (r *replayer) checkSuper(s *ondisk.Super) error {
 
 // FastCommit implements jbd2.Replayer.
 func (r *replayer) FastCommit(tag uint16, value []byte) error {
-	if r.dev == nil {
-		return nil
-	}
 	if r.size += len(value) + 64; r.size > maxFC {
 		return fmt.Errorf("fast commits of more than %d bytes: %w", maxFC, syscall.ENOMEM)
 	}
@@ -419,12 +406,7 @@ func (r *replayer) FastCommit(tag uint16, value []byte) error {
 }
 
 // Sync implements jbd2.Replayer.
-func (r *replayer) Sync() error {
-	if r.dev == nil {
-		return nil
-	}
-	return r.dev.Sync()
-}
+func (r *replayer) Sync() error { return r.dev.Sync() }
 
 // startJournal makes fs.jnl: changes are possible from here on.
 func (fs *FS) startJournal() error {
@@ -512,7 +494,3 @@ func (fs *FS) aborted(cause error) {
 		close(fs.stopped)
 	}
 }
-
-// forgetAll drops every block from the cache, which the caller knows to be on
-// the device.
-func (fs *FS) forgetAll() { fs.cache.Forget(buffer.Block(0), uint64(fs.blocks)) }

@@ -135,6 +135,8 @@ func (fs *FS) unmount() error {
 // updateSuper brings the superblock in memory up to date with the counts. No
 // handle is open.
 func (fs *FS) updateSuper() {
+	fs.sbMu.Lock()
+	defer fs.sbMu.Unlock()
 	s := fs.sb
 	s.SetFreeBlocksCount(uint64(max(fs.free.Load(), 0)))
 	s.FreeInodes.Set(uint32(max(fs.freeIno.Load(), 0)))

@@ -34,6 +34,7 @@ func serveConfined(dir string) error {
 	if os.Getenv("FUSE_TEST_UNCONFINED") == "" {
 		missing, err := sandbox.Confine(sandbox.Options{Kill: true})
 		if err != nil {
+			mnt.Unmount()
 			return err
 		}
 		for _, m := range missing {
@@ -64,7 +65,7 @@ func startServer(t testing.TB, env ...string) (dir string) {
 	b := make([]byte, 200)
 	if n, err := out.Read(b); string(b[:n]) != "ready\n" {
 		cmd.Wait()
-		t.Skipf("no server: %s%v", b[:n], err)
+		t.Skipf("no server, as with cgo: %s%v", b[:n], err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(dir, 0); err != nil {

@@ -67,7 +67,10 @@ func TestTruncate(t *testing.T) {
 	if err := os.WriteFile(name, nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if f := x.file(3); len(f.data) != 0 {
+	f := x.file(3)
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	if len(f.data) != 0 {
 		t.Errorf("the server still has %q", f.data)
 	}
 }

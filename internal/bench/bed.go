@@ -262,11 +262,16 @@ func (b *bed) measure(name string, f func() (work, error)) error {
 	defer timeout()
 	var w work
 	var err error
-	cpu0 := b.cpuTime()
+	was := b.m
+	cpu0 := was.cpu()
 	begun := time.Now()
 	b.onCPU(b.cpu, func() { w, err = f() })
 	took := time.Since(begun)
-	cpu := b.cpuTime() - cpu0
+	now := b.m
+	if now == nil {
+		now = was // f has unmounted it
+	}
+	cpu := now.cpu() - cpu0
 	if err == nil {
 		err = b.ctx.Err()
 	}
@@ -308,13 +313,6 @@ func (b *bed) stopAfter() func() {
 		t.Stop()
 		stop()
 	}
-}
-
-func (b *bed) cpuTime() time.Duration {
-	if b.m == nil {
-		return 0
-	}
-	return b.m.cpu()
 }
 
 // onCPU runs f on a thread of its own, which stays on cpu and then ends.

@@ -282,8 +282,17 @@ func (m *mount) sample() {
 	m.peakRSS = max(m.peakRSS, sum)
 }
 
-// cpu returns the CPU time the server has used.
+// cpu returns the CPU time the server has used, if there is a mount and a
+// server.
 func (m *mount) cpu() time.Duration {
+	if m == nil || m.cmd == nil {
+		return 0
+	}
+	select {
+	case <-m.gone:
+		return m.cmd.ProcessState.UserTime() + m.cmd.ProcessState.SystemTime()
+	default:
+	}
 	var sum time.Duration
 	for _, pid := range m.pids() {
 		// The clock of a process, as clock_getcpuclockid(3) makes its number:

@@ -55,6 +55,7 @@ type Figure struct {
 	Unit    string              `json:"unit"`
 	Lower   bool                `json:"lower_is_better,omitempty"`
 	Data    bool                `json:"-"`
+	Best    bool                `json:"-"` // take the best of the rounds, not the median
 	Target  Target              `json:"target"`
 	Servers map[string][]Sample `json:"-"`
 }
@@ -65,6 +66,7 @@ type Run struct {
 	Pin     string
 	Rounds  int
 	Quick   bool
+	Best    bool // figures are the best of the rounds, not medians; set before Add
 	Seconds float64
 	Servers []Server
 	Figures []*Figure
@@ -80,7 +82,7 @@ func (r *Run) Add(place, stage string, m *Metric, server string, s Sample) {
 	if i < 0 {
 		i = len(r.Figures)
 		r.Figures = append(r.Figures, &Figure{Place: place, Stage: stage, Name: m.Name, Unit: m.Unit,
-			Lower: m.Lower, Data: m.Data, Target: m.Target, Servers: map[string][]Sample{}})
+			Lower: m.Lower, Data: m.Data, Best: r.Best, Target: m.Target, Servers: map[string][]Sample{}})
 	}
 	f := r.Figures[i]
 	f.Servers[server] = append(f.Servers[server], s)
@@ -99,9 +101,9 @@ func (r *Run) AddRSS(place, stage, server string, bytes int64) {
 	r.rss[k] = max(r.rss[k], bytes)
 }
 
-// Median returns the median of a server's values, and their range; ok is
-// false if there are none.
-func (f *Figure) Median(server string) (mid, least, most float64, ok bool) {
+// Value returns the median of a server's values, or the best if Best, and
+// their range; ok is false if there are none.
+func (f *Figure) Value(server string) (mid, least, most float64, ok bool) {
 	var v []float64
 	for _, s := range f.Servers[server] {
 		v = append(v, s.Value)
@@ -111,6 +113,12 @@ func (f *Figure) Median(server string) (mid, least, most float64, ok bool) {
 	}
 	slices.Sort(v)
 	n := len(v)
+	switch {
+	case f.Best && f.Lower:
+		return v[0], v[0], v[n-1], true
+	case f.Best:
+		return v[n-1], v[0], v[n-1], true
+	}
 	return (v[n/2] + v[(n-1)/2]) / 2, v[0], v[n-1], true
 }
 
@@ -132,13 +140,13 @@ func (f *Figure) CPU(server string) (per float64, ok bool) {
 	return cpu / amount, true
 }
 
-// bestC returns C's best median; ok is false if there is none.
+// bestC returns C's best value; ok is false if there is none.
 func (f *Figure) bestC() (best float64, ok bool) {
 	for name := range f.Servers {
 		if name != "c" && !strings.HasPrefix(name, "c-") {
 			continue
 		}
-		v, _, _, has := f.Median(name)
+		v, _, _, has := f.Value(name)
 		if has && (!ok || v > best != f.Lower) {
 			best, ok = v, true
 		}
@@ -157,11 +165,11 @@ func (f *Figure) speed(a, b float64) float64 {
 	return a / b
 }
 
-// Ratios compares medians: speeds, so that more is better whatever the unit.
+// Ratios compares values: speeds, so that more is better whatever the unit.
 // A ratio is 0 where one of its sides was not measured.
 func (f *Figure) Ratios() (cKernel, oursKernel, oursC float64) {
-	k, _, _, hasK := f.Median("kernel")
-	o, _, _, hasO := f.Median("ours")
+	k, _, _, hasK := f.Value("kernel")
+	o, _, _, hasO := f.Value("ours")
 	c, hasC := f.bestC()
 	if hasC && hasK {
 		cKernel = f.speed(c, k)
@@ -206,7 +214,7 @@ func (f *Figure) kernelTarget() float64 {
 }
 
 type jsonServer struct {
-	Median  float64  `json:"median"`
+	Value   float64  `json:"value"` // the median, or the best
 	Min     float64  `json:"min"`
 	Max     float64  `json:"max"`
 	CPU     float64  `json:"server_cpu_seconds_per_gib,omitempty"`
@@ -237,16 +245,17 @@ func (r *Run) JSON(w io.Writer) error {
 		Pin     string       `json:"pin"`
 		Rounds  int          `json:"rounds"`
 		Quick   bool         `json:"quick"`
+		Best    bool         `json:"best_of_rounds"`
 		Seconds float64      `json:"seconds"`
 		Servers []Server     `json:"servers"`
 		Figures []jsonFigure `json:"figures"`
 		RSS     []jsonRSS    `json:"memory"`
-	}{r.Machine, r.Pin, r.Rounds, r.Quick, r.Seconds, r.Servers, nil, nil}
+	}{r.Machine, r.Pin, r.Rounds, r.Quick, r.Best, r.Seconds, r.Servers, nil, nil}
 	for _, f := range r.Figures {
 		j := jsonFigure{Figure: f, By: map[string]jsonServer{}}
 		for name, s := range f.Servers {
 			js := jsonServer{Samples: s}
-			js.Median, js.Min, js.Max, _ = f.Median(name)
+			js.Value, js.Min, js.Max, _ = f.Value(name)
 			if cpu, _ := f.CPU(name); f.Data {
 				js.CPU = cpu
 			} else {

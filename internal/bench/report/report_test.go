@@ -20,13 +20,17 @@ func figure(m Metric, place string, values map[string][]float64) (*Run, *Figure)
 
 func TestMedian(t *testing.T) {
 	_, f := figure(Metric{Name: "x"}, "tmpfs", map[string][]float64{"kernel": {9, 1, 4}, "ours": {1, 2, 3, 10}})
-	if mid, least, most, ok := f.Median("kernel"); mid != 4 || least != 1 || most != 9 || !ok {
+	if mid, least, most, ok := f.Value("kernel"); mid != 4 || least != 1 || most != 9 || !ok {
 		t.Error(mid, least, most, ok)
 	}
-	if mid, _, _, _ := f.Median("ours"); mid != 2.5 {
+	if mid, _, _, _ := f.Value("ours"); mid != 2.5 {
 		t.Error(mid)
 	}
-	if _, _, _, ok := f.Median("c"); ok {
+	f.Best = true
+	if v, _, _, _ := f.Value("kernel"); v != 9 {
+		t.Error("the best is", v)
+	}
+	if _, _, _, ok := f.Value("c"); ok {
 		t.Error("a median of nothing")
 	}
 }
@@ -95,13 +99,13 @@ func TestOutput(t *testing.T) {
 		Figures []struct {
 			Name    string
 			Met     *bool
-			Servers map[string]struct{ Median float64 }
+			Servers map[string]struct{ Value float64 }
 		}
 	}
 	if err := json.Unmarshal(out.Bytes(), &back); err != nil {
 		t.Fatal(err)
 	}
-	if f := back.Figures[0]; f.Met == nil || !*f.Met || f.Servers["kernel"].Median != 2000 {
+	if f := back.Figures[0]; f.Met == nil || !*f.Met || f.Servers["kernel"].Value != 2000 {
 		t.Errorf("%+v", f)
 	}
 }

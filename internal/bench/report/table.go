@@ -13,7 +13,11 @@ import (
 // Tables writes, for each place, the figures with their ratios and targets,
 // the servers' CPU and their memory. spread adds the range of the rounds.
 func (r *Run) Tables(w io.Writer, spread bool) {
-	fmt.Fprintf(w, "%s; %d rounds, pinned: %s; %.0f s\n", r.Machine, r.Rounds, r.Pin, r.Seconds)
+	which := "median"
+	if r.Best {
+		which = "best"
+	}
+	fmt.Fprintf(w, "%s; %s of %d rounds, pinned: %s; %.0f s\n", r.Machine, which, r.Rounds, r.Pin, r.Seconds)
 	for _, s := range r.Servers {
 		if s.Path != "" {
 			fmt.Fprintf(w, "  %-7s %s -o %q\n", s.Name, s.Path, s.Options)
@@ -106,7 +110,7 @@ func (r *Run) figures(w io.Writer, place string, spread bool) {
 }
 
 func (f *Figure) cell(server string, spread bool) string {
-	mid, least, most, ok := f.Median(server)
+	mid, least, most, ok := f.Value(server)
 	if !ok {
 		return "-"
 	}

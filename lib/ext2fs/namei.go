@@ -266,6 +266,7 @@ func (fs *FS) makeInode(h *jbd2.Handle, dp *Inode, mode uint16, cred Cred, init 
 		ip.mapMu.Lock()
 		b := ip.raw.Base()
 		b.Mode.Set(b.Mode.Get()&^0o777 | m&0o777)
+		b.LinksCount.Set(1) // init knows better of directories and nameless files
 		ip.mapMu.Unlock()
 		err = init(h, ip)
 	}

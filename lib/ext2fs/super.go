@@ -138,7 +138,7 @@ func (fs *FS) updateSuper() {
 	fs.sbMu.Lock()
 	defer fs.sbMu.Unlock()
 	s := fs.sb
-	s.SetFreeBlocksCount(uint64(max(fs.free.Load(), 0)))
+	s.SetFreeBlocksCount(uint64(max(fs.free.Load(), 0)) << fs.clusterBits)
 	s.FreeInodes.Set(uint32(max(fs.freeIno.Load(), 0)))
 	now := fs.now().Sec
 	s.Wtime.Set(uint32(now))

@@ -205,11 +205,11 @@ func (s *Super) SetBlocksCount(n uint64) {
 // RBlocksCount returns the blocks reserved for the super-user.
 func (s *Super) RBlocksCount() uint64 { return s.wide(s.RBlocksCountLo.Get(), s.RBlocksCountHi.Get()) }
 
-// FreeBlocksCount returns the free blocks (clusters times their size with
-// bigalloc are counted in clusters, as on disk).
+// FreeBlocksCount returns the free blocks: with bigalloc too they are blocks,
+// where descriptors count clusters.
 func (s *Super) FreeBlocksCount() uint64 { return s.wide(s.FreeBlocksLo.Get(), s.FreeBlocksHi.Get()) }
 
-// SetFreeBlocksCount stores the free clusters.
+// SetFreeBlocksCount stores the free blocks.
 func (s *Super) SetFreeBlocksCount(n uint64) {
 	s.FreeBlocksLo.Set(uint32(n))
 	if s.HasIncompat(Incompat64Bit) {

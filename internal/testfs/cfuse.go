@@ -8,6 +8,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,7 +28,7 @@ func CFuseMount(t testing.TB, img *Image, opts string) *Mount {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m, err := startFuse(dir, exec.Command(tool, "-f", "-o", strings.Trim("allow_other,"+opts, ","), img.Path, dir))
+	m, err := StartFuse(dir, exec.Command(tool, "-f", "-o", strings.Trim("allow_other,"+opts, ","), img.Path, dir))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -38,43 +40,58 @@ func CFuseMount(t testing.TB, img *Image, opts string) *Mount {
 	return m
 }
 
-// startFuse runs a FUSE server in the foreground and waits until it has
-// mounted dir.
-func startFuse(dir string, cmd *exec.Cmd) (*Mount, error) {
+// StartFuse runs a FUSE server in the foreground and waits until it has mounted
+// dir. The caller unmounts. The error of a server that refuses holds what it
+// printed and its *exec.ExitError.
+func StartFuse(dir string, cmd *exec.Cmd) (*Mount, error) {
 	var before unix.Stat_t
 	if err := unix.Stat(dir, &before); err != nil {
 		return nil, err
 	}
-	var out strings.Builder
-	cmd.Stdout, cmd.Stderr = &out, &out
+	out := &output{}
+	cmd.Stdout, cmd.Stderr = out, out
+	// A test that is killed leaves no server behind.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	done := make(chan error, 1)
 	go func() { done <- cmd.Wait() }()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		var now unix.Stat_t
-		if err := unix.Stat(dir, &now); err == nil && now.Dev != before.Dev {
-			break
+	// The server may hang before it answers, and whoever looks at the folder
+	// with it: that is done aside.
+	ready := make(chan struct{})
+	stop := make(chan struct{})
+	go func() {
+		for {
+			var now unix.Stat_t
+			if err := unix.Stat(dir, &now); err == nil && now.Dev != before.Dev {
+				close(ready)
+				return
+			}
+			select {
+			case <-stop:
+				return
+			case <-time.After(2 * time.Millisecond):
+			}
 		}
-		select {
-		case err := <-done:
-			return nil, fmt.Errorf("%s: %v\n%s", cmd.Path, err, out.String())
-		case <-time.After(2 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			cmd.Process.Kill()
-			<-done
-			unix.Unmount(dir, unix.MNT_DETACH)
-			return nil, fmt.Errorf("%s: not mounted after 30 s\n%s", cmd.Path, out.String())
-		}
+	}()
+	defer close(stop)
+	select {
+	case <-ready:
+	case err := <-done:
+		unix.Unmount(dir, unix.MNT_DETACH) // it may have come as far as that
+		return nil, fmt.Errorf("%s: %w\n%s", cmd.Path, err, out)
+	case <-time.After(20 * time.Second):
+		cmd.Process.Kill()
+		<-done
+		unix.Unmount(dir, unix.MNT_DETACH)
+		return nil, fmt.Errorf("%s: not mounted after 20 s\n%s", cmd.Path, out)
 	}
-	return &Mount{Dir: dir, mounted: true, ended: func() error {
+	return &Mount{Dir: dir, Server: cmd.Process, mounted: true, out: out, ended: func() error {
 		select {
 		case err := <-done:
 			if err != nil {
-				err = fmt.Errorf("%s: %w\n%s", cmd.Path, err, out.String())
+				err = fmt.Errorf("%s: %w\n%s", cmd.Path, err, out)
 			}
 			return err
 		case <-time.After(60 * time.Second):
@@ -85,6 +102,27 @@ func startFuse(dir string, cmd *exec.Cmd) (*Mount, error) {
 	}}, nil
 }
 
+// output collects what a server prints while it runs.
+type output struct {
+	mu sync.Mutex
+	b  []byte
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if len(o.b) < 1<<20 {
+		o.b = append(o.b, p...)
+	}
+	return len(p), nil
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return string(o.b)
+}
+
 // FuseMount mounts an image by running a server in the foreground: argv with
 // the mount point appended. It is unmounted when the test ends.
 func FuseMount(t testing.TB, argv ...string) *Mount {
@@ -93,7 +131,7 @@ func FuseMount(t testing.TB, argv ...string) *Mount {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	m, err := startFuse(dir, exec.Command(argv[0], append(argv[1:len(argv):len(argv)], dir)...))
+	m, err := StartFuse(dir, exec.Command(argv[0], append(argv[1:len(argv):len(argv)], dir)...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -67,7 +67,9 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 // A Mount is an image that is mounted, by the kernel or a FUSE server.
 type Mount struct {
 	Dir     string
+	Server  *os.Process // of a FUSE server that StartFuse began
 	mounted bool
+	out     *output
 	ended   func() error // waits for the server, if there is one
 }
 
@@ -125,6 +127,14 @@ func kernelMount(image, journal, dir, opts string) error {
 		return fmt.Errorf("mount -o %q: %w", opts, err)
 	}
 	return nil
+}
+
+// Output returns what the FUSE server has printed so far.
+func (m *Mount) Output() string {
+	if m.out == nil {
+		return ""
+	}
+	return m.out.String()
 }
 
 // Unmount unmounts, waiting for passing users; what it waited for in vain is

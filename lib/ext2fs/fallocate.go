@@ -53,7 +53,7 @@ func (ip *Inode) Fallocate(mode uint32, off, n int64) error {
 	}
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
-	if off > math.MaxInt64-n || off+n > ip.MaxBytes() {
+	if off > math.MaxInt64-n || off+n > fs.maxBytes(true) {
 		return syscall.EFBIG
 	}
 	if ip.flagged(ondisk.FlagInlineData) {

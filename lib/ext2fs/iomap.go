@@ -26,13 +26,16 @@ func (ip *Inode) MaxBytes() int64 {
 	return ip.maxBytes()
 }
 
-// maxBytes is MaxBytes; mapMu is held. Without huge_file, i_blocks counts no
-// more than 2^32 sectors, those of indirect blocks among them.
-func (ip *Inode) maxBytes() int64 {
-	fs := ip.fs
+// maxBytes is MaxBytes; mapMu is held.
+func (ip *Inode) maxBytes() int64 { return ip.fs.maxBytes(ip.isExtents()) }
+
+// maxBytes returns the largest size of a file, mapped by extents or not. Without
+// huge_file, i_blocks counts no more than 2^32 sectors, those of indirect blocks
+// among them.
+func (fs *FS) maxBytes(extents bool) int64 {
 	blocks := uint64(ondisk.MaxLblk) + 1
 	meta := uint64(0)
-	if !ip.isExtents() {
+	if !extents {
 		blocks = fs.indMax()
 		n := uint64(1) << fs.indBits()
 		meta = 3 + 2*n + n*n

@@ -2,6 +2,7 @@ package ext2fs
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -47,6 +48,32 @@ type fileModel struct {
 	max  int
 	rnd  *rand.Rand
 	log  []string // of the operations so far
+
+	// For crash states: everything is in units of 16 bytes that begin with tag,
+	// as testfs wants it, and mark is told what a sync promises.
+	tag  string
+	path string
+	mark func(any)
+}
+
+// grain is what offsets are multiples of.
+func (m *fileModel) grain() int {
+	if m.tag != "" {
+		return 16
+	}
+	return 1
+}
+
+// content returns n bytes to write.
+func (m *fileModel) content(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(m.rnd.Uint32() | 1)
+		if k := i % 16; m.tag != "" && k < len(m.tag) {
+			p[i] = m.tag[k]
+		}
+	}
+	return p
 }
 
 func (m *fileModel) fatal(format string, args ...any) {
@@ -73,7 +100,8 @@ func (m *fileModel) pick(most int) (off, n int) {
 	if m.rnd.IntN(2) == 0 {
 		off, n = off/bs*bs, (n+bs-1)/bs*bs
 	}
-	return off, max(min(n, m.max-off), 1)
+	g := m.grain()
+	return off / g * g, (max(min(n, m.max-off), 1) + g - 1) / g * g
 }
 
 // step does one random operation on both.
@@ -96,7 +124,11 @@ func (m *fileModel) step() {
 	if !ip.isExtents() {
 		noext = syscall.EOPNOTSUPP
 	}
-	switch op := m.rnd.IntN(20); op {
+	op := m.rnd.IntN(20)
+	if m.mark != nil && op != 19 {
+		m.mark(testfs.Touch{Path: m.path})
+	}
+	switch op {
 	case 0, 1, 2, 3, 4, 5, 6:
 		off, n := m.pick(6 * bs)
 		if m.rnd.IntN(3) == 0 {
@@ -105,10 +137,7 @@ func (m *fileModel) step() {
 				return
 			}
 		}
-		p := make([]byte, n)
-		for i := range p {
-			p[i] = byte(m.rnd.Uint32() | 1)
-		}
+		p := m.content(n)
 		note("write %d+%d", off, n)
 		got, err := ip.WriteAt(p, int64(off))
 		if check(err) && got != n {
@@ -132,6 +161,7 @@ func (m *fileModel) step() {
 		if m.rnd.IntN(2) == 0 {
 			n = m.rnd.IntN(len(m.data) + 1)
 		}
+		n = n / m.grain() * m.grain()
 		note("truncate %d", n)
 		ip.mu.Lock()
 		err := ip.truncateTo(int64(n))
@@ -211,9 +241,17 @@ func (m *fileModel) step() {
 		}
 	case 19:
 		check(ip.Fsync(m.rnd.IntN(2) == 0))
+		m.promise()
 	}
 	if s := ip.Size(); s != int64(len(m.data)) {
 		m.fatal("size %d, want %d", s, len(m.data))
+	}
+}
+
+// promise marks what is durable.
+func (m *fileModel) promise() {
+	if m.mark != nil {
+		m.mark(testfs.Promise{Path: m.path, Sums: [][sha256.Size]byte{sha256.Sum256(m.data)}})
 	}
 }
 

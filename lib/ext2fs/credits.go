@@ -6,10 +6,10 @@ const (
 	creditsInode  = 1 // the inode's block of the inode table
 	creditsSuper  = 1 // the superblock
 	creditsGroup  = 2 // a bitmap and the group's descriptor
-	creditsAlloc  = creditsGroup + creditsSuper
-	creditsFree   = creditsGroup + creditsSuper
-	creditsIalloc = creditsGroup + creditsSuper + 2*creditsInode // with a fresh inode table block
-	creditsIfree  = creditsGroup + creditsSuper + creditsInode
+	creditsAlloc  = creditsGroup
+	creditsFree   = creditsGroup
+	creditsIalloc = creditsGroup + 1 + 2*creditsInode // with a fresh block bitmap and inode table block
+	creditsIfree  = creditsGroup + creditsInode
 
 	// creditsOrphan is for one orphanAdd or orphanDel: superblock or orphan
 	// file block, and the inodes before it in the list and itself.

@@ -45,7 +45,6 @@ func (fs *FS) replayFastCommits(tags []fcTag) error {
 	fs.ic.drop(fs)
 	fs.jnl = nil
 	fs.dropBits()
-	fs.sbTid.Store(0)
 	return err
 }
 

@@ -130,7 +130,6 @@ type FS struct {
 
 	dirtyMu sync.Mutex
 	dirty   []*group      // guarded by dirtyMu: changed in the running transaction
-	sbTid   atomic.Uint32 // last transaction that the superblock joined, plus one
 	// guarded by dirtyMu: memory of the list before
 	dirtySpare []*group
 

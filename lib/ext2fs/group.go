@@ -258,9 +258,6 @@ func (g *group) touch(fs *FS, h *jbd2.Handle) error {
 	if g.tid == tid {
 		return nil
 	}
-	if err := fs.touchSuper(h); err != nil {
-		return err
-	}
 	b, _, err := fs.readDesc(g.no)
 	if err != nil {
 		return err

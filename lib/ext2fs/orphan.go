@@ -105,13 +105,12 @@ func (fs *FS) orphanAdd(h *jbd2.Handle, ip *Inode) error {
 
 // setLastOrphan stores the head of the list.
 func (fs *FS) setLastOrphan(h *jbd2.Handle, ino ondisk.Ino) error {
-	if err := h.GetWrite(fs.sbuf); err != nil {
+	if err := fs.touchSuper(h); err != nil {
 		return err
 	}
 	fs.sbMu.Lock()
 	fs.sb.LastOrphan.Set(uint32(ino))
 	fs.sbMu.Unlock()
-	h.Dirty(fs.sbuf)
 	return nil
 }
 

@@ -203,24 +203,21 @@ func (fs *FS) writeErrorRecord() error {
 	return fs.dev.Sync()
 }
 
-// touchSuper makes the superblock part of h's transaction, for the counts that
-// precommit puts there.
+// touchSuper makes the superblock part of h's transaction, to be changed under
+// sbMu.
 func (fs *FS) touchSuper(h *jbd2.Handle) error {
-	// The number is kept plus one, so that zero is no transaction.
-	tid := uint32(h.Tid()) + 1
-	if fs.sbTid.Load() == tid {
-		return nil
-	}
 	if err := h.GetWrite(fs.sbuf); err != nil {
 		return err
 	}
 	h.Dirty(fs.sbuf)
-	fs.sbTid.Store(tid)
 	return nil
 }
 
 // precommit brings what sums up a transaction into it, once: checksums of
-// bitmaps, descriptors, and the counts of the superblock.
+// bitmaps, and descriptors. The counts of the superblock are written by Close
+// only, as the kernel does: whoever recovers a crash adds them up, and the
+// superblock, the one block that must be readable before the log is, is not
+// rewritten all the time.
 func (fs *FS) precommit(tx *jbd2.Tx) error {
 	h := tx.Handle()
 	fs.dirtyMu.Lock()
@@ -236,14 +233,13 @@ func (fs *FS) precommit(tx *jbd2.Tx) error {
 	fs.errMu.Lock()
 	news := fs.errCount != fs.errSaved
 	fs.errMu.Unlock()
-	if len(list) == 0 && !news && fs.sbTid.Load() != uint32(tx.Tid())+1 {
+	if !news {
 		return nil
 	}
-	if err := h.GetWrite(fs.sbuf); err != nil {
+	if err := fs.touchSuper(h); err != nil {
 		return err
 	}
 	fs.updateSuper()
-	h.Dirty(fs.sbuf)
 	return nil
 }
 

@@ -27,6 +27,7 @@
 //	FS.renameMu    renames of directories, one at a time
 //	Inode.mu       attributes, namespace, truncation; a parent before its
 //	               child, otherwise the smaller inode number first
+//	FS.dataMu      held off while frozen: writing of data
 //	handle         FS.start waits for commits and for log space, so it is called
 //	               with none of the locks below held
 //	Inode.mapMu    the inode's bytes, its mapping tree and reservations;

@@ -143,6 +143,8 @@ func (ip *Inode) writeLocked(p []byte, off int64) (int, error) {
 
 // writeBlocks writes by the executor. mu is held, as writesInside says.
 func (ip *Inode) writeBlocks(p []byte, off int64) (int, error) {
+	ip.fs.dataMu.RLock()
+	defer ip.fs.dataMu.RUnlock()
 	x := ip.fs.exec()
 	n, err := x.Write((*writer)(ip), p, off, ip.Size())
 	if n > 0 {
@@ -198,6 +200,8 @@ func (ip *Inode) zeroRange(off, n int64) error {
 	if ip.JournalsData() {
 		return ip.journalZero(off, n)
 	}
+	ip.fs.dataMu.RLock()
+	defer ip.fs.dataMu.RUnlock()
 	x := ip.fs.exec()
 	return x.ZeroRange(ip, off, n)
 }

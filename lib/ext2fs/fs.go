@@ -110,8 +110,11 @@ type FS struct {
 	why      string      // immutable: why it is read-only though that was not asked for
 	shut     atomic.Bool // Shutdown was called
 	freezeMu sync.RWMutex
-	frozen   bool      // guarded by freezeMu
-	thaw     sync.Cond // on freezeMu: frozen became false
+	// dataMu is held shared while data of files is written by other ways than the
+	// journal, exclusively while frozen. It comes between Inode.mu and the handle.
+	dataMu sync.RWMutex
+	frozen bool      // guarded by freezeMu
+	thaw   sync.Cond // on freezeMu: frozen became false
 
 	renameMu sync.Mutex
 
@@ -280,8 +283,11 @@ func (fs *FS) Close() error {
 	}
 	fs.stopLazyInit()
 	fs.freezeMu.Lock()
-	fs.frozen = false
-	fs.thaw.Broadcast()
+	if fs.frozen {
+		fs.frozen = false
+		fs.thaw.Broadcast()
+		fs.dataMu.Unlock()
+	}
 	fs.freezeMu.Unlock()
 	fs.putDead()
 	fs.ic.drop(fs)

@@ -121,6 +121,12 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 		return nil, fs.corrupt(ino, err)
 	}
 	ip.identify()
+	if fs.jnl != nil {
+		// What changed it before it left memory may not be committed.
+		tid := uint32(fs.jnl.Running())
+		ip.syncTid.Store(tid)
+		ip.dataSyncTid.Store(tid)
+	}
 	ip.refs = 1
 	s.inode[ino] = ip
 	s.mu.Unlock()

@@ -251,13 +251,19 @@ func (fs *FS) Freeze() error {
 		return err
 	}
 	fs.freezeMu.Lock()
-	if fs.frozen {
-		fs.freezeMu.Unlock()
+	frozen := fs.frozen
+	fs.freezeMu.Unlock()
+	if frozen {
 		return syscall.EBUSY
 	}
+	fs.dataMu.Lock() // waits for data under way, and keeps more away
+	fs.freezeMu.Lock()
 	fs.frozen = true
 	fs.freezeMu.Unlock()
 	err := fs.jnl.Flush()
+	if err == nil {
+		err = fs.dev.Sync()
+	}
 	if err == nil && fs.hasLog {
 		fs.sb.FeatureIncompat.Set(fs.sb.FeatureIncompat.Get() &^ ondisk.IncompatRecover)
 		fs.updateSuper()
@@ -287,6 +293,7 @@ func (fs *FS) Thaw() error {
 	}
 	fs.frozen = false
 	fs.thaw.Broadcast()
+	fs.dataMu.Unlock()
 	return err
 }
 

@@ -203,7 +203,10 @@ func (ip *Inode) copyTail(size, old int64) (t newTail, err error) {
 			at, t.pblk = start, start
 		}
 	}
-	if _, err := fs.dev.WriteAt(b, int64(at)<<fs.blockBits); err != nil {
+	fs.dataMu.RLock()
+	_, err = fs.dev.WriteAt(b, int64(at)<<fs.blockBits)
+	fs.dataMu.RUnlock()
+	if err != nil {
 		t.drop(ip)
 		return t, err
 	}

@@ -16,6 +16,10 @@ const (
 	FallocCollapse  = 0x08
 	FallocZeroRange = 0x10
 	FallocInsert    = 0x20
+
+	// FallocPrivileged, which is not Linux's, may be added to any mode: blocks
+	// that are kept for the super-user may be taken.
+	FallocPrivileged = 1 << 31
 )
 
 // Fallocate changes the blocks of n bytes at off as fallocate(2) does by mode:
@@ -29,6 +33,8 @@ func (ip *Inode) Fallocate(mode uint32, off, n int64) error {
 	if off < 0 || n <= 0 {
 		return syscall.EINVAL
 	}
+	priv := mode&FallocPrivileged != 0
+	mode &^= FallocPrivileged
 	const all = FallocKeepSize | FallocPunchHole | FallocCollapse | FallocZeroRange | FallocInsert
 	switch {
 	case mode&^all != 0,
@@ -74,9 +80,9 @@ func (ip *Inode) Fallocate(mode uint32, off, n int64) error {
 	case mode == FallocInsert:
 		err = ip.insertRange(off, n)
 	case mode&FallocZeroRange != 0:
-		err = ip.zeroUnwritten(off, off+n, mode&FallocKeepSize != 0)
+		err = ip.zeroUnwritten(off, off+n, mode&FallocKeepSize != 0, priv)
 	default:
-		err = ip.preallocate(off, off+n, mode&FallocKeepSize != 0)
+		err = ip.preallocate(off, off+n, mode&FallocKeepSize != 0, priv)
 	}
 	if err == nil && (fs.opts.Sync || ip.syncs()) {
 		err = ip.Fsync(false)
@@ -139,7 +145,7 @@ func (ip *Inode) update(credits int, f func(h *jbd2.Handle) (done bool, err erro
 
 // preallocate allocates the holes of [off, end), unwritten, and raises the size
 // unless keep is set.
-func (ip *Inode) preallocate(off, end int64, keep bool) error {
+func (ip *Inode) preallocate(off, end int64, keep, rsvOK bool) error {
 	fs := ip.fs
 	if old := ip.Size(); !keep && end > old {
 		if err := ip.zeroRange(old, min(end, int64(fs.blocksOf(old)<<fs.blockBits))-old); err != nil {
@@ -153,7 +159,7 @@ func (ip *Inode) preallocate(off, end int64, keep bool) error {
 				return false, nil
 			}
 			var err error
-			if lo, err = ip.allocHole(h, lo, hi); err != nil {
+			if lo, err = ip.allocHole(h, lo, hi, rsvOK); err != nil {
 				return false, err
 			}
 			if !keep {
@@ -168,7 +174,7 @@ func (ip *Inode) preallocate(off, end int64, keep bool) error {
 
 // allocHole allocates what of [lo, hi) is in the first hole, or a part of it. It
 // returns the block after what it looked at. mapMu is held exclusively.
-func (ip *Inode) allocHole(h *jbd2.Handle, lo, hi uint64) (uint64, error) {
+func (ip *Inode) allocHole(h *jbd2.Handle, lo, hi uint64, rsvOK bool) (uint64, error) {
 	r, err := ip.mapRun(ondisk.Lblk(lo), uint32(min(hi-lo, ondisk.MaxUnwrittenLen)))
 	if err != nil {
 		return lo, err
@@ -192,7 +198,7 @@ func (ip *Inode) allocHole(h *jbd2.Handle, lo, hi uint64) (uint64, error) {
 		if i := ip.rsvSearch(lo); i < len(ip.fm.rsv) {
 			room = min(room, uint64(ip.fm.rsv[i].lblk)-lo)
 		}
-		if err := ip.rsvNew(r.lblk, min(uint64(r.n), room), room); err != nil {
+		if err := ip.rsvNew(r.lblk, min(uint64(r.n), room), room, rsvOK); err != nil {
 			return lo, err
 		}
 		c, err = ip.rsvPeek(r.lblk)
@@ -264,13 +270,13 @@ func (ip *Inode) removeSteps(lo, hi uint64) error {
 
 // zeroUnwritten makes [off, end) read as zeros and allocated: whole blocks
 // become unwritten.
-func (ip *Inode) zeroUnwritten(off, end int64, keep bool) error {
+func (ip *Inode) zeroUnwritten(off, end int64, keep, rsvOK bool) error {
 	fs := ip.fs
 	mask := int64(fs.blockSize - 1)
 	if err := ip.zeroEdges(off, end, mask); err != nil {
 		return err
 	}
-	if err := ip.preallocate(off, end, keep); err != nil {
+	if err := ip.preallocate(off, end, keep, rsvOK); err != nil {
 		return err
 	}
 	lo, hi := fs.blocksOf(off), uint64(end)>>fs.blockBits

@@ -55,7 +55,13 @@ func (ip *Inode) hasData() error {
 // returned. Writes inside the file run side by side; others one at a time. It
 // fails with EFBIG beyond the largest size, with ENOSPC, and with EROFS; then
 // the bytes it returns have been written.
-func (ip *Inode) WriteAt(p []byte, off int64) (int, error) {
+func (ip *Inode) WriteAt(p []byte, off int64) (int, error) { return ip.write(p, off, false) }
+
+// WriteAtPrivileged is WriteAt for those who may take the blocks that are kept
+// for the super-user.
+func (ip *Inode) WriteAtPrivileged(p []byte, off int64) (int, error) { return ip.write(p, off, true) }
+
+func (ip *Inode) write(p []byte, off int64, rsvOK bool) (int, error) {
 	fs := ip.fs
 	if off < 0 {
 		return 0, syscall.EINVAL
@@ -77,12 +83,12 @@ func (ip *Inode) WriteAt(p []byte, off int64) (int, error) {
 	n, err := 0, error(nil)
 	ip.mu.RLock()
 	if ip.writesInside(int64(len(p)), off) {
-		n, err = ip.writeBlocks(p, off)
+		n, err = ip.writeBlocks(p, off, rsvOK)
 		ip.mu.RUnlock()
 	} else {
 		ip.mu.RUnlock()
 		ip.mu.Lock()
-		n, err = ip.writeLocked(p, off)
+		n, err = ip.writeLocked(p, off, rsvOK)
 		ip.mu.Unlock()
 	}
 	fs.written.Add(int64(n))
@@ -121,7 +127,7 @@ func (ip *Inode) writesInside(n, off int64) bool {
 }
 
 // writeLocked is WriteAt with mu held exclusively.
-func (ip *Inode) writeLocked(p []byte, off int64) (int, error) {
+func (ip *Inode) writeLocked(p []byte, off int64, rsvOK bool) (int, error) {
 	fs := ip.fs
 	if fs.hasInlineData {
 		if done, err := ip.inlineWriteAt(p, off); err != nil {
@@ -136,17 +142,21 @@ func (ip *Inode) writeLocked(p []byte, off int64) (int, error) {
 		}
 	}
 	if ip.JournalsData() {
-		return ip.journalWrite(p, off)
+		return ip.journalWrite(p, off, rsvOK)
 	}
-	return ip.writeBlocks(p, off)
+	return ip.writeBlocks(p, off, rsvOK)
 }
 
 // writeBlocks writes by the executor. mu is held, as writesInside says.
-func (ip *Inode) writeBlocks(p []byte, off int64) (int, error) {
+func (ip *Inode) writeBlocks(p []byte, off int64, rsvOK bool) (int, error) {
 	ip.fs.dataMu.RLock()
 	defer ip.fs.dataMu.RUnlock()
+	var f iomap.File = (*writer)(ip)
+	if rsvOK {
+		f = (*rootWriter)(ip)
+	}
 	x := ip.fs.exec()
-	n, err := x.Write((*writer)(ip), p, off, ip.Size())
+	n, err := x.Write(f, p, off, ip.Size())
 	if n > 0 {
 		if e := ip.touch(); err == nil {
 			err = e
@@ -164,6 +174,15 @@ func (w *writer) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 }
 func (w *writer) End(op iomap.Op, pos, count, written int64, m iomap.Mapping) error { return nil }
 func (w *writer) IOEnd(e iomap.IOEnd) (int64, error)                                { return (*Inode)(w).ioEnd(e, true) }
+
+// rootWriter is a writer that is Privileged.
+type rootWriter Inode
+
+func (w *rootWriter) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
+	return (*Inode)(w).Begin(op|Privileged, pos, count)
+}
+func (w *rootWriter) End(op iomap.Op, pos, count, written int64, m iomap.Mapping) error { return nil }
+func (w *rootWriter) IOEnd(e iomap.IOEnd) (int64, error)                                { return (*Inode)(w).ioEnd(e, true) }
 
 // touchTick is how far mtime may be behind a write, in nanoseconds: the
 // kernel's own clock for it is as coarse. So a stream of overwrites needs a
@@ -223,7 +242,7 @@ func (ip *Inode) ReadInline(p []byte, off int64) (int, error) {
 }
 
 // WriteInline implements iomap.InlineFile. mu is held exclusively.
-func (ip *Inode) WriteInline(p []byte, off int64) (int, error) { return ip.writeLocked(p, off) }
+func (ip *Inode) WriteInline(p []byte, off int64) (int, error) { return ip.writeLocked(p, off, false) }
 
 // Fsync makes what was done to the file before the call durable; with datasync
 // at least what is needed to read its content. If that is committed already the

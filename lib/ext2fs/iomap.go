@@ -116,6 +116,10 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 
 var errRaced = errors.New("raced")
 
+// Privileged is a bit of iomap.Op, of this package's own: the write may take the
+// blocks that are kept for the super-user.
+const Privileged iomap.Op = 1 << 30
+
 // pair returns r, which begins with block first, as an answer.
 func (ip *Inode) pair(r run, first uint64) (p iomap.Pair) {
 	bits := ip.fs.blockBits
@@ -146,14 +150,15 @@ func (ip *Inode) beginHole(op iomap.Op, lblk ondisk.Lblk, n uint32) (run, error)
 	case !ip.isExtents() && uint64(lblk) >= ip.fs.indMax():
 		return r, syscall.EFBIG
 	}
-	r, err = ip.claim(lblk, n, r.n)
+	r, err = ip.claim(lblk, n, r.n, op&Privileged != 0)
 	r.flags = iomap.New
 	return r, err
 }
 
 // claim returns reserved blocks for up to n blocks from lblk on, where a hole of
-// hole blocks is. mapMu is held exclusively.
-func (ip *Inode) claim(lblk ondisk.Lblk, n, hole uint32) (run, error) {
+// hole blocks is. rsvOK lets it take those kept for the super-user. mapMu is held
+// exclusively.
+func (ip *Inode) claim(lblk ondisk.Lblk, n, hole uint32, rsvOK bool) (run, error) {
 	n = min(n, hole)
 	for try := 0; ; try++ {
 		if pblk, k := ip.rsvTake(lblk, n); k > 0 {
@@ -169,7 +174,7 @@ func (ip *Inode) claim(lblk ondisk.Lblk, n, hole uint32) (run, error) {
 		if i := ip.rsvSearch(uint64(lblk)); i < len(ip.fm.rsv) {
 			hole = uint32(min(uint64(hole), uint64(ip.fm.rsv[i].lblk)-uint64(lblk)))
 		}
-		if err := ip.rsvNew(lblk, uint64(min(n, hole)), uint64(hole)); err != nil {
+		if err := ip.rsvNew(lblk, uint64(min(n, hole)), uint64(hole), rsvOK); err != nil {
 			return run{}, err
 		}
 	}

@@ -117,11 +117,11 @@ const journalChunk = 32
 
 // journalWrite writes p at off by transactions, each of which has the data, its
 // mapping, and the size. mu is held exclusively.
-func (ip *Inode) journalWrite(p []byte, off int64) (int, error) {
+func (ip *Inode) journalWrite(p []byte, off int64, rsvOK bool) (int, error) {
 	done := 0
 	for done < len(p) {
 		n := min(len(p)-done, journalChunk<<ip.fs.blockBits)
-		k, err := ip.journalSome(p[done:done+n], off+int64(done))
+		k, err := ip.journalSome(p[done:done+n], off+int64(done), rsvOK)
 		done += k
 		if err != nil {
 			return done, err
@@ -130,7 +130,7 @@ func (ip *Inode) journalWrite(p []byte, off int64) (int, error) {
 	return done, nil
 }
 
-func (ip *Inode) journalSome(p []byte, off int64) (int, error) {
+func (ip *Inode) journalSome(p []byte, off int64, rsvOK bool) (int, error) {
 	fs := ip.fs
 	h, err := fs.start(creditsData + journalChunk + 1)
 	if err != nil {
@@ -145,7 +145,7 @@ func (ip *Inode) journalSome(p []byte, off int64) (int, error) {
 		pos := off + int64(done)
 		in := int(pos & int64(fs.blockSize-1))
 		n := min(len(p)-done, fs.blockSize-in)
-		if err = ip.journalBlock(h, ondisk.Lblk(pos>>fs.blockBits), in, p[done:done+n]); err == nil {
+		if err = ip.journalBlock(h, ondisk.Lblk(pos>>fs.blockBits), in, p[done:done+n], rsvOK); err == nil {
 			done += n
 			err = ip.grow(h, pos+int64(n))
 		}
@@ -164,7 +164,7 @@ func (ip *Inode) journalSome(p []byte, off int64) (int, error) {
 
 // journalBlock writes p at byte in of block lblk, which is allocated if it is a
 // hole. mapMu is held exclusively.
-func (ip *Inode) journalBlock(h *jbd2.Handle, lblk ondisk.Lblk, in int, p []byte) error {
+func (ip *Inode) journalBlock(h *jbd2.Handle, lblk ondisk.Lblk, in int, p []byte, rsvOK bool) error {
 	fs := ip.fs
 	r, err := ip.mapRun(lblk, 1)
 	if err != nil {
@@ -173,7 +173,7 @@ func (ip *Inode) journalBlock(h *jbd2.Handle, lblk ondisk.Lblk, in int, p []byte
 	var b *buffer.Buf
 	switch r.state {
 	case runHole:
-		b, err = ip.journalHole(h, lblk)
+		b, err = ip.journalHole(h, lblk, rsvOK)
 	case runUnwritten:
 		if b, err = ip.fresh(h, r.pblk); err == nil {
 			if _, err = ip.extConvert(h, uint64(lblk), uint64(lblk)+1, false); err != nil {
@@ -211,12 +211,12 @@ func (ip *Inode) fresh(h *jbd2.Handle, pblk ondisk.Fsblk) (*buffer.Buf, error) {
 }
 
 // journalHole allocates lblk, a hole, in h.
-func (ip *Inode) journalHole(h *jbd2.Handle, lblk ondisk.Lblk) (*buffer.Buf, error) {
+func (ip *Inode) journalHole(h *jbd2.Handle, lblk ondisk.Lblk, rsvOK bool) (*buffer.Buf, error) {
 	r, err := ip.mapRun(lblk, 0)
 	if err != nil {
 		return nil, err
 	}
-	c, err := ip.claim(lblk, 1, r.n)
+	c, err := ip.claim(lblk, 1, r.n, rsvOK)
 	if err != nil {
 		return nil, err
 	}

@@ -108,7 +108,7 @@ func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32) (ondisk.Fsblk, uint32) {
 // rsvNew reserves blocks for lblk, of which need are wanted and which is in a
 // hole of hole blocks without reservations. A stream gets more. mapMu is held
 // exclusively.
-func (ip *Inode) rsvNew(lblk ondisk.Lblk, need, hole uint64) error {
+func (ip *Inode) rsvNew(lblk ondisk.Lblk, need, hole uint64, rsvOK bool) error {
 	fs, m := ip.fs, &ip.fm
 	mask := uint64(fs.clusterRatio - 1)
 	lo := uint64(lblk) &^ mask
@@ -134,7 +134,7 @@ func (ip *Inode) rsvNew(lblk ondisk.Lblk, need, hole uint64) error {
 	if goal >= in {
 		goal -= in
 	}
-	floor := fs.floor(ip.rsvOK)
+	floor := fs.floor(rsvOK)
 	start, n, err := fs.reserveNow(goal, uint32(want), fs.clusterRatio, floor)
 	if errors.Is(err, syscall.ENOSPC) && fs.rsvReclaim(ip) {
 		start, n, err = fs.reserveNow(goal, uint32(need), fs.clusterRatio, floor)

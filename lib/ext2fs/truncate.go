@@ -199,7 +199,7 @@ func (ip *Inode) copyTail(size, old int64) (t newTail, err error) {
 	clear(b[in:])
 	at := r.pblk
 	if fs.clusterRatio == 1 {
-		if start, _, err := fs.reserveNow(r.pblk, 1, 1, fs.floor(ip.rsvOK)); err == nil {
+		if start, _, err := fs.reserveNow(r.pblk, 1, 1, fs.floor(true)); err == nil {
 			at, t.pblk = start, start
 		}
 	}
@@ -225,7 +225,7 @@ func (t *newTail) drop(ip *Inode) {
 func (t *newTail) put(ip *Inode, h *jbd2.Handle) error {
 	switch {
 	case t.zero > 0:
-		return ip.journalBlock(h, t.lblk, t.zero, make([]byte, ip.fs.blockSize-t.zero))
+		return ip.journalBlock(h, t.lblk, t.zero, make([]byte, ip.fs.blockSize-t.zero), true)
 	case t.pblk == 0:
 		return nil
 	}

@@ -41,8 +41,8 @@ func maskFlags(mode uint16, flags uint32) uint32 {
 // SetFlags sets the inode's flags as FS_IOC_SETFLAGS does: flags that users see
 // but cannot change stay as they are. Whether the caller may touch immutable,
 // append-only and journal-data is for him to know. It fails with EOPNOTSUPP for
-// flags that nobody knows and changes that are not supported, EPERM for any
-// other change of an immutable inode.
+// flags that nobody knows and changes that are not supported, EPERM for a
+// change of an inode that is immutable and stays so.
 func (ip *Inode) SetFlags(flags uint32) error {
 	fs := ip.fs
 	if flags&^ondisk.FlUserVisible != 0 {
@@ -51,15 +51,17 @@ func (ip *Inode) SetFlags(flags uint32) error {
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
 	return ip.setFlagsLocked(func(old uint32) (uint32, error) {
-		flags := maskFlags(ip.mode(), flags&ondisk.FlUserModifiable)
+		flags := flags & ondisk.FlUserModifiable
 		old &= ondisk.FlUserModifiable
 		switch d := flags ^ old; {
+		case old&flags&ondisk.FlagImmutable != 0 && d != 0:
+			return 0, syscall.EPERM
+		case flags != maskFlags(ip.mode(), flags):
+			return 0, syscall.EOPNOTSUPP
 		case d&ondisk.FlagExtents != 0: // the mapping stays as it is
 			return 0, syscall.EOPNOTSUPP
 		case d&ondisk.FlagCasefold != 0 && !fs.hasCasefold, d&ondisk.FlagDAX != 0:
 			return 0, syscall.EOPNOTSUPP
-		case old&ondisk.FlagImmutable != 0 && d&^ondisk.FlagImmutable != 0:
-			return 0, syscall.EPERM
 		}
 		return flags, nil
 	}, ondisk.FlUserModifiable)
@@ -151,14 +153,13 @@ func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 		return syscall.EOPNOTSUPP // with the feature, a file system is read-only
 	}
 	return ip.setFlagsLocked(func(old uint32) (uint32, error) {
-		f := maskFlags(ip.mode(), set)
-		switch d := (f ^ old) & mask; {
-		case d&ondisk.FlagDAX != 0:
-			return 0, syscall.EOPNOTSUPP
-		case old&ondisk.FlagImmutable != 0 && d&^ondisk.FlagImmutable != 0:
+		switch d := (set ^ old) & mask; {
+		case old&set&ondisk.FlagImmutable != 0 && d != 0:
 			return 0, syscall.EPERM
+		case d&ondisk.FlagDAX != 0, set != maskFlags(ip.mode(), set):
+			return 0, syscall.EOPNOTSUPP
 		}
-		return f, nil
+		return set, nil
 	}, mask)
 }
 

@@ -70,6 +70,9 @@ func unpack(t *testing.T, dir string) string {
 			t.Fatal(err)
 		}
 	} else if f, err := os.Open(filepath.Join(dir, "image.bz2")); err == nil {
+		if testing.Short() {
+			t.Skip("a large image")
+		}
 		defer f.Close()
 		r = bzip2.NewReader(f)
 	} else {

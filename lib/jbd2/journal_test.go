@@ -23,7 +23,11 @@ func TestRoundTrip(t *testing.T) {
 			rnd := rand.New(rand.NewPCG(1, 2))
 			want := map[uint64]uint64{}
 			v := uint64(100)
-			for round := range 12 {
+			rounds := 12
+			if testing.Short() {
+				rounds = 4
+			}
+			for round := range rounds {
 				fs, _ := open(t, dev, f.async, nil)
 				for blk, v := range want {
 					if got := value(t, dev, blk); got != v {

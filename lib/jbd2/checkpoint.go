@@ -7,6 +7,15 @@ import (
 	"github.com/e2kit/e2kit/lib/buffer"
 )
 
+// cpTx is what is left of a committed transaction: the stretch of the log that
+// it keeps, and the buffers it logged. Of those, the ones whose JournalHead
+// still names it are not at home.
+type cpTx struct {
+	tid        Tid
+	start, len uint32
+	bufs       []*buffer.Buf
+}
+
 // homeBuf is a buffer to write home as transaction tid left it.
 type homeBuf struct {
 	b   *buffer.Buf

@@ -30,5 +30,5 @@
 //
 // Locking, outermost first: Journal.cpMu, Journal.homeMu, Journal.sbMu,
 // Journal.mu, the buffer's JournalHead, Tx.mu. None is held while a function of
-// Config runs.
+// Config runs, but for Map, MapRun and Now, which do not call the journal.
 package jbd2

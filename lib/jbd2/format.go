@@ -91,7 +91,7 @@ type Superblock struct {
 	Users          [48][16]byte    `ext4:"s_users"`
 }
 
-// Tag describes a logged block, without or with checksum v2.
+// blockTag describes a logged block, without or with checksum v2.
 // Kernel: filesystems/ext4/journal.rst, "Descriptor Block". Only the first 8
 // bytes are there in a journal without 64BIT; with checksum v2 two unused bytes
 // follow.

@@ -301,7 +301,13 @@ func TestFileModel(t *testing.T) {
 			if mode == DataJournal {
 				name += "-data=journal"
 			}
-			t.Run(name, func(t *testing.T) { runFileModel(t, spec, mode, 600, uint64(len(name))) })
+			t.Run(name, func(t *testing.T) {
+				// E2KIT_SEEDS=n tries n seeds.
+				seeds, _ := strconv.ParseUint(os.Getenv("E2KIT_SEEDS"), 10, 32)
+				for seed := range max(seeds, 1) {
+					runFileModel(t, spec, mode, 600, seed)
+				}
+			})
 		}
 	}
 }
@@ -343,7 +349,7 @@ func runFileModel(t *testing.T, spec testfs.Spec, mode DataMode, steps int, seed
 			t.Fatal(err)
 		}
 		if err := img.Check(t); err != nil {
-			t.Fatalf("round %d: %v", round, err)
+			t.Fatalf("seed %d, round %d: %v", seed, round, err)
 		}
 		if os.Getuid() == 0 && testfs.Supported(t, spec) == nil {
 			k := testfs.KernelMount(t, img, "ro")

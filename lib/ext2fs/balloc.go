@@ -79,15 +79,20 @@ func (fs *FS) reserveNow(goal ondisk.Fsblk, want, least uint32, floor int64) (on
 	w := min((want+fs.clusterRatio-1)>>fs.clusterBits, fs.clustersPerGroup)
 	l := max(min((least+fs.clusterRatio-1)>>fs.clusterBits, w), 1)
 	w = max(w, l)
-	n, ok := fs.claim(w, l, floor)
-	if !ok {
-		return 0, 0, syscall.ENOSPC
+	for {
+		n, ok := fs.claim(w, l, floor)
+		start, got, err := ondisk.Fsblk(0), uint32(0), error(syscall.ENOSPC)
+		if ok {
+			start, got, err = fs.find(goal, n, l)
+			if got < n {
+				fs.reserved.Add(-int64(n - got))
+			}
+		}
+		if err == syscall.ENOSPC && fs.rsvReclaim() {
+			continue // with what streams had taken ahead
+		}
+		return start, got << fs.clusterBits, err
 	}
-	start, got, err := fs.find(goal, n, l)
-	if got < n {
-		fs.reserved.Add(-int64(n - got))
-	}
-	return start, got << fs.clusterBits, err
 }
 
 // find takes a run of up to want clusters out of the bits of some group. In the
@@ -493,7 +498,8 @@ type FreeSpace struct {
 
 // FreeSpace returns the counts of blocks and inodes.
 func (fs *FS) FreeSpace() FreeSpace {
-	free := max(fs.free.Load()-fs.reserved.Load(), 0)
+	// What is reserved ahead of streams is given back when it is missed.
+	free := max(fs.free.Load()-fs.reserved.Load()+fs.rsvs.ahead.Load(), 0)
 	avail := max(free-fs.rblocks.Load()-fs.pool, 0)
 	return FreeSpace{
 		Blocks:   uint64(fs.blocks),

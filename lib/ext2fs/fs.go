@@ -132,7 +132,7 @@ type FS struct {
 	written  atomic.Int64 // bytes written, for s_kbytes_written
 
 	dirtyMu sync.Mutex
-	dirty   []*group      // guarded by dirtyMu: changed in the running transaction
+	dirty   []*group // guarded by dirtyMu: changed in the running transaction
 	// guarded by dirtyMu: memory of the list before
 	dirtySpare []*group
 

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -50,10 +51,15 @@ const (
 	busyMost  = 512      // spans remembered
 )
 
+// rsvInodes is how many inodes keep what they have reserved ahead: a stream goes
+// on though nobody has its inode pinned between the writes.
+const rsvInodes = 32
+
 // rsvList is the inodes that have reserved more than they have handed out.
 type rsvList struct {
 	mu     sync.Mutex
-	inodes []*Inode // guarded by mu
+	inodes []*Inode     // guarded by mu: the one added last is last
+	ahead  atomic.Int64 // clusters that are reserved and were not handed out
 }
 
 // rsvSearch returns the index of the first run that ends after lblk.
@@ -98,6 +104,7 @@ func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32) (ondisk.Fsblk, uint32) {
 			k++
 		}
 	}
+	ip.fs.rsvs.ahead.Add(-int64((hi - lo) >> ip.fs.clusterBits))
 	m.rsv[i] = parts[0]
 	if k > 1 {
 		m.rsv = slices.Insert(m.rsv, i+1, parts[1:k]...)
@@ -136,12 +143,13 @@ func (ip *Inode) rsvNew(lblk ondisk.Lblk, need, hole uint64, rsvOK bool) error {
 	}
 	floor := fs.floor(rsvOK)
 	start, n, err := fs.reserveNow(goal, uint32(want), fs.clusterRatio, floor)
-	if errors.Is(err, syscall.ENOSPC) && fs.rsvReclaim(ip) {
+	if errors.Is(err, syscall.ENOSPC) && ip.rsvDropAhead() {
 		start, n, err = fs.reserveNow(goal, uint32(need), fs.clusterRatio, floor)
 	}
 	if err != nil {
 		return err
 	}
+	fs.rsvs.ahead.Add(int64(n >> fs.clusterBits))
 	i := ip.rsvSearch(lo)
 	m.rsv = slices.Insert(m.rsv, i, rsvRun{lblk: ondisk.Lblk(lo), pblk: start, n: n})
 	if uint64(n) > need {
@@ -177,6 +185,9 @@ func (ip *Inode) rsvCut(lo, hi uint64, free bool) {
 	for i := ip.rsvSearch(lo); i < len(m.rsv) && uint64(m.rsv[i].lblk) < hi; {
 		r := m.rsv[i]
 		a, b := max(uint64(r.lblk), lo), min(r.end(), hi)
+		if !r.out {
+			ip.fs.rsvs.ahead.Add(-int64((b - a) >> ip.fs.clusterBits))
+		}
 		if free {
 			ip.fs.unreserve(r.pblk+ondisk.Fsblk(a-uint64(r.lblk)), uint32(b-a))
 		}
@@ -231,13 +242,29 @@ func (ip *Inode) rsvDropAhead() bool {
 	return any
 }
 
+// add notes that ip, whose mapMu is held, has reserved ahead. If there are too
+// many, the one that was added first gives up what it has.
 func (l *rsvList) add(ip *Inode) {
 	l.mu.Lock()
-	if !ip.fm.listed {
-		ip.fm.listed = true
-		l.inodes = append(l.inodes, ip)
+	if ip.fm.listed {
+		l.mu.Unlock()
+		return
+	}
+	ip.fm.listed = true
+	l.inodes = append(l.inodes, ip)
+	var old *Inode
+	if len(l.inodes) > rsvInodes {
+		old = l.inodes[0]
+		old.fm.listed = false
+		copy(l.inodes, l.inodes[1:])
+		l.inodes[len(l.inodes)-1] = nil
+		l.inodes = l.inodes[:len(l.inodes)-1]
 	}
 	l.mu.Unlock()
+	if old != nil && old.mapMu.TryLock() { // if not, it is in use
+		old.rsvDropAhead()
+		old.mapMu.Unlock()
+	}
 }
 
 func (l *rsvList) remove(ip *Inode) {
@@ -253,51 +280,69 @@ func (l *rsvList) remove(ip *Inode) {
 	l.mu.Unlock()
 }
 
-// rsvReclaim gives back what other inodes, and ip, whose mapMu is held, have
-// reserved ahead, as there is no space left. Inodes that are busy are passed
-// over. It says whether any was given back.
-func (fs *FS) rsvReclaim(ip *Inode) bool {
+// rsvReclaim gives back what inodes have reserved ahead, as there is no space
+// left. Those whose mapMu is held, by the caller too, are passed over. It says
+// whether any was given back.
+func (fs *FS) rsvReclaim() bool {
 	l := &fs.rsvs
-	l.mu.Lock()
-	inodes := l.inodes
-	l.inodes = nil
-	for _, x := range inodes {
-		x.fm.listed = false
+	if l.ahead.Load() == 0 {
+		return false
 	}
+	l.mu.Lock()
+	inodes := slices.Clone(l.inodes)
 	l.mu.Unlock()
 	any := false
 	for _, x := range inodes {
-		switch {
-		case x == ip:
-			any = x.rsvDropAhead() || any
-		case x.mapMu.TryLock():
+		if x.mapMu.TryLock() {
 			any = x.rsvDropAhead() || any
 			x.mapMu.Unlock()
-		default:
-			l.add(x)
 		}
 	}
 	return any
 }
 
-// releaseMap gives up all that the inode has reserved; nobody uses it, and no
-// lock is held.
+// releaseMap gives up what was handed out and not written, as nobody uses the
+// inode any more. No lock is held.
 func (ip *Inode) releaseMap() {
 	ip.mapMu.Lock()
 	m := &ip.fm
-	if len(m.rsv) > 0 {
-		ip.rsvCut(0, 1<<32, true)
+	for i := 0; i < len(m.rsv); {
+		if r := m.rsv[i]; r.out {
+			ip.rsvCut(uint64(r.lblk), r.end(), true)
+		} else {
+			i++
+		}
 	}
-	m.rsv, m.busy, m.busyAll = nil, nil, false
+	m.busy, m.busyAll = nil, false
+	ip.mapMu.Unlock()
+}
+
+// dropMap gives up all that the inode has reserved. No lock is held.
+func (ip *Inode) dropMap() {
+	ip.releaseMap()
+	ip.mapMu.Lock()
+	ip.rsvDropAhead()
 	ip.mapMu.Unlock()
 	ip.fs.rsvs.remove(ip)
 }
 
 // mapHolds tells whether releaseMap has something to do. The caller has the
-// last pin.
+// last pin, and perhaps a lock that comes after mapMu: it does not wait.
 func (ip *Inode) mapHolds() bool {
+	if !ip.mapMu.TryRLock() {
+		return true // rsvReclaim is at it
+	}
+	defer ip.mapMu.RUnlock()
 	m := &ip.fm
-	return len(m.rsv) > 0 || len(m.busy) > 0 || m.busyAll
+	if len(m.busy) > 0 || m.busyAll {
+		return true
+	}
+	for i := range m.rsv {
+		if m.rsv[i].out {
+			return true
+		}
+	}
+	return false
 }
 
 // busyAdd remembers that unwritten blocks were handed out for writing. mapMu is

@@ -133,7 +133,7 @@ func (ip *Inode) extend(old, size int64) error {
 // own. The inode is on the orphan list and stays there; nobody uses it.
 func (ip *Inode) freeAllBlocks() error {
 	fs := ip.fs
-	ip.releaseMap()
+	ip.dropMap()
 	ip.mapMu.Lock()
 	none := ip.noBlocks() || ip.unmapped()
 	ip.mapMu.Unlock()

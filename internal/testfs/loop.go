@@ -154,6 +154,8 @@ func (m *Mount) Unmount() error {
 }
 
 func unmount(dir string) error {
+	backing := loopBacking(dir)
+	file, _ := os.ReadFile(backing)
 	var err error
 	for range 100 {
 		if err = unix.Unmount(dir, 0); err != unix.EBUSY {
@@ -165,7 +167,33 @@ func unmount(dir string) error {
 		unix.Unmount(dir, unix.MNT_DETACH)
 		return fmt.Errorf("unmount %s: %w", dir, err)
 	}
-	return nil
+	// A process that got a mount namespace of its own meanwhile keeps the file
+	// system alive, and the image unflushed, until it ends.
+	for range 1000 {
+		now, err := os.ReadFile(backing)
+		if err != nil || len(file) == 0 || string(now) != string(file) {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("unmount %s: still mounted in another namespace", dir)
+}
+
+// loopBacking returns the path under /sys that tells the file behind the loop
+// device mounted on dir; "" if there is none. Its absence says that the device
+// has been freed.
+func loopBacking(dir string) string {
+	b, _ := os.ReadFile("/proc/self/mountinfo")
+	path := ""
+	for _, l := range strings.Split(string(b), "\n") {
+		if f := strings.Fields(l); len(f) > 4 && f[4] == dir {
+			path = ""
+			if n, ok := strings.CutPrefix(f[2], "7:"); ok {
+				path = "/sys/block/loop" + n + "/loop/backing_file"
+			}
+		}
+	}
+	return path
 }
 
 var mountFlag = map[string]uintptr{

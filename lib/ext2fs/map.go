@@ -204,7 +204,7 @@ func (fs *FS) have(h *jbd2.Handle, n int) bool {
 // first and the last are freed only if the file has no other block in them.
 func (ip *Inode) freeRun(h *jbd2.Handle, r run) error {
 	fs := ip.fs
-	meta := ip.journalsData()
+	meta := ip.dataIsMeta()
 	if fs.clusterRatio == 1 {
 		ip.addBlocks(-int64(r.n))
 		return fs.freeBlocks(h, r.pblk, r.n, meta)
@@ -236,6 +236,14 @@ func (ip *Inode) freeRun(h *jbd2.Handle, r run) error {
 	}
 	ip.addBlocks(-int64(b - a))
 	return fs.freeBlocks(h, ondisk.Fsblk(a+base), uint32(b-a), meta)
+}
+
+// dataIsMeta says whether the content goes through the journal: that of a
+// directory, a symbolic link, an attribute's value, and journaled data. Freed
+// without a revoke, a block of it could be written home over what lies there by
+// then. mapMu is held.
+func (ip *Inode) dataIsMeta() bool {
+	return !ip.isReg() || ip.flag(ondisk.FlagEAInode) || ip.journalsData()
 }
 
 // clusterUsed says whether a block of the cluster that starts at logical block

@@ -44,7 +44,7 @@ func (ip *Inode) Attr(a *Attr) {
 	case ondisk.ModeChr, ondisk.ModeBlk:
 		a.Rdev = ip.rdev()
 	}
-	if a.Flags&ondisk.FlagInlineData != 0 {
+	if a.Flags&ondisk.FlagInlineData != 0 && ip.isReg() {
 		a.Blocks += (uint64(a.Size) + 511) >> 9
 	}
 }

@@ -66,7 +66,9 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 		if op&iomap.Allocates != 0 {
 			return iomap.Pair{}, syscall.EFBIG
 		}
-		return ip.pair(run{lblk: ondisk.Lblk(min(first, math.MaxUint32)), n: 1}, first), nil
+		// A size beyond what can be mapped is a hole there, walked in long steps.
+		n := uint32(min(last-first+1, math.MaxUint32))
+		return ip.pair(run{lblk: math.MaxUint32, n: n}, first), nil
 	}
 	lblk, n := ondisk.Lblk(first), uint32(min(last-first+1, rsvMost))
 	ip.mapMu.RLock()

@@ -64,9 +64,12 @@ const maxChain = 1 << 12
 // included: its name (valid during the call), inode, file type (FTUnknown
 // without the filetype feature) and the position after it; until fn returns
 // false. 0 is the start. An entry that is there all the time between a reader's
-// first and last call is seen once, whatever else is added or removed. dp.mu is
-// held, shared. It fails with a *CorruptError at what cannot be read.
+// first and last call is seen once, whatever else is added or removed. dp is
+// locked, shared, meanwhile: fn may pin inodes, but not look up names in dp. It
+// fails with a *CorruptError at what cannot be read.
 func (fs *FS) Readdir(dp *Inode, pos uint64, fn func(name []byte, ino ondisk.Ino, ftype uint8, next uint64) bool) error {
+	dp.mu.RLock()
+	defer dp.mu.RUnlock()
 	flags, blocks := dp.dirState()
 	if !fs.hasFiletype {
 		inner := fn

@@ -48,7 +48,7 @@ func TestVerdict(t *testing.T) {
 		{"both", Metric{Target: both}, "tmpfs", 100, 5, 6, 25, true, true},
 		{"too slow for C's best", Metric{Target: both}, "tmpfs", 100, 5, 8, 25, false, true},
 		{"too slow for the kernel", Metric{Target: both}, "tmpfs", 100, 1, 2, 24, false, true},
-		{"as fast as the kernel is enough", Metric{Target: both}, "tmpfs", 100, 90, 95, 99, true, true},
+		{"as fast as the kernel, not 4 times C", Metric{Target: both}, "tmpfs", 100, 90, 95, 99, false, true},
 		{"times", Metric{Target: both, Lower: true}, "tmpfs", 1, 20, 30, 4, true, true},
 		{"times missed", Metric{Target: both, Lower: true}, "tmpfs", 1, 20, 15, 4, false, true},
 		{"on tmpfs", Metric{Target: Target{Kernel: 0.5, OnDisk: 0.95}}, "tmpfs", 100, 1, 1, 60, true, true},
@@ -64,6 +64,9 @@ func TestVerdict(t *testing.T) {
 		_, f := figure(c.m, c.place, v)
 		if met, asked := f.Verdict(); met != c.met || asked != c.asked {
 			t.Errorf("%s: met %v asked %v", c.name, met, asked)
+		}
+		if got := f.AtKernel(); got != (c.ours == 99) {
+			t.Errorf("%s: at the kernel's speed: %v", c.name, got)
 		}
 	}
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/fuse"
+	"github.com/e2kit/e2kit/lib/fuse2fs"
 )
 
 // Exit codes, those of C fuse2fs.
@@ -232,6 +233,9 @@ func (l *launcher) doMount() error {
 		_, err = l.answer(exitUsage)
 	}
 	if err == nil {
+		if f, err := l.mount.Open(fuse2fs.ProbeName, os.O_RDONLY); err == nil {
+			f.Close() // without, the kernel asks more often than it needs to
+		}
 		err = l.mount.Attach()
 	}
 	if err != nil {

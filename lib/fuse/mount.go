@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -66,6 +67,20 @@ func (m *Mount) Attach() error {
 	m.attached = true
 	m.release() // it would keep the mount busy
 	return nil
+}
+
+// Open opens name, relative to the root of the mount, attached or not. Requests
+// must be served.
+func (m *Mount) Open(name string, flags int) (*os.File, error) {
+	at, path := m.mnt, name
+	if at < 0 {
+		at, path = unix.AT_FDCWD, filepath.Join(m.Dir, name)
+	}
+	fd, err := unix.Openat(at, path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: filepath.Join(m.Dir, name), Err: err}
+	}
+	return os.NewFile(uintptr(fd), path), nil
 }
 
 // Close ends a mount that has not been attached; an attached one lives on. The

@@ -22,6 +22,9 @@ func (s *Server) lookup(r *fuse.Request) {
 	}
 	ip, err := s.fs.Lookup(dp, nm)
 	if errors.Is(err, syscall.ENOENT) {
+		if s.probe(r, nm) {
+			return
+		}
 		out := fuse.Out[fuse.EntryOut](r) // an absent name is worth remembering
 		out.EntryValid = cacheForever
 		r.Reply(0)
@@ -51,7 +54,11 @@ func (s *Server) batchForget(r *fuse.Request) {
 	r.ReplyNone()
 }
 
-func (s *Server) release(node, n uint64) { s.fs.Release(toIno(node), n) }
+func (s *Server) release(node, n uint64) {
+	if node != probeNode {
+		s.fs.Release(toIno(node), n)
+	}
+}
 
 func (s *Server) create(r *fuse.Request) {
 	in, ok := fuse.In[fuse.CreateIn](r)

@@ -3,6 +3,7 @@ package fuse2fs
 import (
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -34,6 +35,8 @@ type Server struct {
 	conn  *fuse.Conn
 	bsize uint32
 	ended error // of closing the file system; set by destroy
+
+	opened atomic.Bool // an OPEN has been answered, see ProbeName
 }
 
 // New attaches a server to fd, an open /dev/fuse that is mounted or will be.

@@ -14,7 +14,7 @@ func (fs *FS) evict(ip *Inode) {
 	if err := fs.evictInode(ip); err != nil {
 		fs.log.Error("an unlinked inode could not be freed", "inode", ip.ino, "err", fs.corrupt(ip.ino, err))
 	}
-	if !ip.isEA { // one that holds a value has none itself
+	if !ip.isEA.Load() { // one that holds a value has none itself
 		fs.putDead()
 	}
 }

@@ -136,7 +136,8 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 // identify derives from raw what does not change while the inode lives.
 func (ip *Inode) identify() {
 	ip.gen = ip.raw.Base().Generation.Get()
-	ip.isEA = ip.flag(ondisk.FlagEAInode)
+	ip.typ = ip.mode() & ondisk.ModeFmt
+	ip.isEA.Store(ip.flag(ondisk.FlagEAInode))
 	if ip.fs.hasCsum {
 		ip.seed = ondisk.InodeSeed(ip.fs.csumSeed, ip.ino, ip.gen)
 	}
@@ -147,8 +148,8 @@ func (ip *Inode) admit(mode igetMode, err error) (*Inode, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode == igetNormal && ip.isEA || mode == igetEA && !ip.isEA {
-		err := ip.fs.corrupt(ip.ino, ondisk.Corrupt("inode", 32, "ea_inode flag is %v", ip.isEA))
+	if mode == igetNormal && ip.isEA.Load() || mode == igetEA && !ip.isEA.Load() {
+		err := ip.fs.corrupt(ip.ino, ondisk.Corrupt("inode", 32, "ea_inode flag is %v", ip.isEA.Load()))
 		ip.fs.eaPut(ip) // locks may be held
 		return nil, err
 	}

@@ -156,7 +156,7 @@ func (ip *Inode) inlineReady(end int64) (inline, can bool) {
 	if ip.flag(ondisk.FlagInlineData) {
 		return true, end <= ip.inlineCap()
 	}
-	if !ip.isReg() || ip.isEA || ip.size() != 0 || ip.flag(ondisk.FlagDAX|ondisk.FlagJournalData) ||
+	if !ip.isReg() || ip.isEA.Load() || ip.size() != 0 || ip.flag(ondisk.FlagDAX|ondisk.FlagJournalData) ||
 		ip.noBlocks() || len(ip.fm.rsv) > 0 || end > ip.inlineCap() || !ip.unmapped() {
 		return false, false
 	}

@@ -17,6 +17,7 @@ type Inode struct {
 	fs  *FS
 	ino ondisk.Ino
 	gen uint32 // immutable: i_generation
+	typ uint16 // immutable: the type in i_mode
 
 	// mu is the kernel's i_rwsem: exclusive to change attributes, names or
 	// content other than by writing data inside the file, shared otherwise.
@@ -56,10 +57,11 @@ func (ip *Inode) Generation() uint32 { return ip.gen }
 // FS returns the file system.
 func (ip *Inode) FS() *FS { return ip.fs }
 
-// mode, which does not change its type while the inode lives. mapMu is held, or
-// only the type is looked at.
-func (ip *Inode) mode() uint16  { return ip.raw.Base().Mode.Get() }
-func (ip *Inode) ftype() uint16 { return ip.mode() & ondisk.ModeFmt }
+// mode returns i_mode. mapMu is held.
+func (ip *Inode) mode() uint16 { return ip.raw.Base().Mode.Get() }
+
+// The type does not change while the inode lives.
+func (ip *Inode) ftype() uint16 { return ip.typ }
 func (ip *Inode) isReg() bool   { return ip.ftype() == ondisk.ModeReg }
 func (ip *Inode) isDir() bool   { return ip.ftype() == ondisk.ModeDir }
 func (ip *Inode) isLnk() bool   { return ip.ftype() == ondisk.ModeLnk }
@@ -250,6 +252,9 @@ func (fs *FS) checkInode(raw ondisk.RawInode, ino ondisk.Ino) error {
 		}
 	default:
 		return bad(unsafe.Offsetof(b.Mode), "mode %#o", b.Mode.Get())
+	}
+	if f := b.Flags.Get(); f&ondisk.FlagInlineData != 0 && !fs.hasInlineData || f&ondisk.FlagEAInode != 0 && !fs.hasEAInode {
+		return bad(unsafe.Offsetof(b.Flags), "flags %#x without the feature", f)
 	}
 	if raw.Size(fs.hasLargeDir) < 0 {
 		return bad(unsafe.Offsetof(b.SizeHi), "size %d", raw.Size(fs.hasLargeDir))

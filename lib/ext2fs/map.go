@@ -243,7 +243,7 @@ func (ip *Inode) freeRun(h *jbd2.Handle, r run) error {
 // without a revoke, a block of it could be written home over what lies there by
 // then. mapMu is held.
 func (ip *Inode) dataIsMeta() bool {
-	return !ip.isReg() || ip.flag(ondisk.FlagEAInode) || ip.journalsData()
+	return !ip.isReg() || ip.isEA.Load() || ip.journalsData()
 }
 
 // clusterUsed says whether a block of the cluster that starts at logical block

@@ -55,26 +55,13 @@ func (ip *Inode) writeLinkBlock(h *jbd2.Handle, target string) error {
 
 // Readlink returns the target of a symbolic link, EINVAL if it is none.
 func (ip *Inode) Readlink() (string, error) {
-	if ip.mode()&ondisk.ModeFmt != ondisk.ModeLnk {
+	if !ip.isLnk() {
 		return "", syscall.EINVAL
 	}
-	ip.mapMu.RLock()
-	defer ip.mapMu.RUnlock()
-	size := ip.raw.Size(false)
-	flags := ip.raw.Base().Flags.Get()
-	if flags&ondisk.FlagEncrypt != 0 {
-		return "", &ondisk.UnsupportedError{Feature: "encrypt"}
+	if target, done, err := ip.linkInInode(); done {
+		return target, err
 	}
-	if flags&ondisk.FlagInlineData != 0 {
-		p, err := ip.inlineGet()
-		return ip.linkTarget(p, size, err)
-	}
-	if ip.isFastLink() {
-		if size >= ondisk.MaxSymlinkFast {
-			return ip.linkTarget(nil, size, nil)
-		}
-		return ip.linkTarget(ip.raw.Base().Block[:size], size, nil)
-	}
+	size := ip.Size() // a link's never changes
 	if size >= int64(ip.fs.blockSize) {
 		return ip.linkTarget(nil, size, nil)
 	}
@@ -87,6 +74,30 @@ func (ip *Inode) Readlink() (string, error) {
 	}
 	defer b.Put()
 	return ip.linkTarget(b.Data()[:size], size, nil)
+}
+
+// linkInInode returns the target of a link that lies in the inode itself; done
+// is false if it has a block.
+func (ip *Inode) linkInInode() (target string, done bool, err error) {
+	ip.mapMu.RLock()
+	defer ip.mapMu.RUnlock()
+	size := ip.raw.Size(false)
+	switch {
+	case ip.flag(ondisk.FlagEncrypt):
+		return "", true, &ondisk.UnsupportedError{Feature: "encrypt"}
+	case ip.flag(ondisk.FlagInlineData):
+		p, err := ip.inlineGet()
+		target, err = ip.linkTarget(p, size, err)
+		return target, true, err
+	case !ip.isFastLink():
+		return "", false, nil
+	}
+	var p []byte
+	if size < ondisk.MaxSymlinkFast {
+		p = ip.raw.Base().Block[:size]
+	}
+	target, err = ip.linkTarget(p, size, nil)
+	return target, true, err
 }
 
 // linkTarget checks that a target is size bytes without a NUL.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -18,8 +19,8 @@ const (
 
 // inodeXattr is what an in-core inode keeps for its attributes.
 type inodeXattr struct {
-	isEA     bool // immutable once others know the inode: it holds a value
-	noExpand bool // guarded by mapMu: i_extra_isize cannot grow as things are
+	isEA     atomic.Bool // it holds a value; set when it is made or read
+	noExpand bool        // guarded by mapMu: i_extra_isize cannot grow as things are
 }
 
 // xattrPrefixes are the prefixes of attribute names that system calls see, by
@@ -183,7 +184,7 @@ func (ip *Inode) xattrMayWrite(index uint8) error {
 	ip.mapMu.RLock()
 	defer ip.mapMu.RUnlock()
 	switch {
-	case ip.isEA || ip.flag(ondisk.FlagImmutable|ondisk.FlagAppend):
+	case ip.isEA.Load() || ip.flag(ondisk.FlagImmutable|ondisk.FlagAppend):
 		return syscall.EPERM
 	case isACLIndex(index) && ip.isLnk():
 		return syscall.EOPNOTSUPP
@@ -527,7 +528,7 @@ func (ip *Inode) xattrFreeAll(h *jbd2.Handle) error {
 	const need = creditsXattrFree
 	// A value's inode has no values in inodes of its own, whatever it says: so
 	// this does not go deeper than one.
-	refs := ip.fs.hasEAInode && !ip.isEA
+	refs := ip.fs.hasEAInode && !ip.isEA.Load()
 	for refs {
 		ip.mapMu.Lock()
 		a, used, err := ip.ibody()

@@ -387,7 +387,7 @@ func (fs *FS) xattrRelease(h *jbd2.Handle, ip *Inode, b *buffer.Buf) error {
 		return nil
 	}
 	fs.xattr.blocks.drop(hd.Hash.Get(), uint64(blk))
-	if a := ondisk.XattrBlock(b.Data()); fs.hasEAInode && !ip.isEA {
+	if a := ondisk.XattrBlock(b.Data()); fs.hasEAInode && !ip.isEA.Load() {
 		for off := a.First(); !a.Last(off); off = a.Next(off) {
 			fs.eaDropRef(h, ip, ip.eaOf(a, off))
 		}

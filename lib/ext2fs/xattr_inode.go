@@ -97,7 +97,7 @@ func (fs *FS) eaGet(ino ondisk.Ino) (*Inode, error) {
 // eaPut gives back what eaGet returned. It may be called with locks held and a
 // handle open: should the inode have to be freed, that is done later.
 func (fs *FS) eaPut(ip *Inode) {
-	if ip.isEA {
+	if ip.isEA.Load() {
 		ip.mapMu.RLock()
 		n := ip.nlink()
 		ip.mapMu.RUnlock()
@@ -152,11 +152,10 @@ func (ip *Inode) eaRead(a ondisk.XattrArea, off int, buf []byte) ([]byte, error)
 }
 
 // eaContent appends the content of the inode of a value, of size bytes, to buf.
+// It never changes once the inode has been made.
 func (ip *Inode) eaContent(size int64, buf []byte) ([]byte, error) {
-	ip.mapMu.RLock()
-	defer ip.mapMu.RUnlock()
-	if ip.size() != size {
-		return buf, ondisk.Corrupt("inode of an attribute value", 4, "size %d, should be %d", ip.size(), size)
+	if n := ip.Size(); n != size {
+		return buf, ondisk.Corrupt("inode of an attribute value", 4, "size %d, should be %d", n, size)
 	}
 	for lblk := ondisk.Lblk(0); size > 0; lblk++ {
 		b, err := ip.dirBlock(lblk, opsEAValue)
@@ -255,7 +254,7 @@ func (fs *FS) eaCreate(h *jbd2.Handle, user *Inode, hash uint32, value []byte) (
 		return nil, err
 	}
 	ip.mapMu.Lock()
-	ip.isEA = true // before anybody else can know the inode
+	ip.isEA.Store(true)
 	b := ip.raw.Base()
 	b.LinksCount.Set(1)
 	ip.raw.SetUID(uid)

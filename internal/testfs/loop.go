@@ -154,6 +154,7 @@ func (m *Mount) Unmount() error {
 }
 
 func unmount(dir string) error {
+	whole := settle(dir)
 	backing := loopBacking(dir)
 	file, _ := os.ReadFile(backing)
 	var err error
@@ -168,8 +169,11 @@ func unmount(dir string) error {
 		return fmt.Errorf("unmount %s: %w", dir, err)
 	}
 	// A process that got a mount namespace of its own meanwhile keeps the file
-	// system alive, and the image unflushed, until it ends.
+	// system alive until it ends.
 	for range 1000 {
+		if whole {
+			return nil
+		}
 		now, err := os.ReadFile(backing)
 		if err != nil || len(file) == 0 || string(now) != string(file) {
 			return nil
@@ -194,6 +198,27 @@ func loopBacking(dir string) string {
 		}
 	}
 	return path
+}
+
+// settle makes a mount by the kernel's ext4 read-only, so that its image is
+// whole as soon as it is unmounted here, whoever else keeps the file system in
+// use. It says whether it is.
+func settle(dir string) bool {
+	var st unix.Statfs_t
+	if unix.Statfs(dir, &st) != nil || st.Type != unix.EXT4_SUPER_MAGIC {
+		return false
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return true
+	}
+	for range 50 {
+		err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+		if err != unix.EBUSY {
+			return err == nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return false
 }
 
 var mountFlag = map[string]uintptr{

@@ -172,7 +172,7 @@ func (b *bed) run(template string) error {
 		if err := copyImage(template, b.image); err != nil {
 			return err
 		}
-		if err := touch(b.sc.image); err != nil {
+		if err := touch(b.sc.stream); err != nil {
 			return err
 		}
 	}

@@ -202,19 +202,20 @@ const dirRA = 32
 func (fs *FS) dirScan(dp *Inode, from, to ondisk.Lblk, fn func(b *buffer.Buf, lblk ondisk.Lblk) (bool, error)) error {
 	for lblk := from; lblk < to; {
 		dp.mapMu.RLock()
-		r, err := dp.mapRun(lblk, uint32(min(to-lblk, dirRA)))
+		r, err := dp.mapRun(lblk, 0)
 		dp.mapMu.RUnlock()
 		if err != nil {
 			return err
 		}
-		if r.n > 1 && r.state != runHole {
-			fs.readaheadCold(r.pblk, int(r.n))
-		}
-		end := lblk + ondisk.Lblk(max(r.n, 1))
-		if r.state == runHole {
-			lblk = end
+		r.n = max(min(r.n, uint32(to-lblk)), 1)
+		if r.state == runHole { // perhaps of billions of blocks: it is passed at once
+			lblk += ondisk.Lblk(r.n)
 			continue
 		}
+		if r.n = min(r.n, dirRA); r.n > 1 {
+			fs.readaheadCold(r.pblk, int(r.n))
+		}
+		end := lblk + ondisk.Lblk(r.n)
 		for ; lblk < end; lblk, r.pblk = lblk+1, r.pblk+1 {
 			b, err := dp.dirBuf(r.pblk)
 			if err != nil {

@@ -1,6 +1,7 @@
 package ext2fs
 
 import (
+	"errors"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -203,7 +204,7 @@ func (ip *Inode) KillPriv() error {
 	if ip.isDir() || killPriv(mode) == mode {
 		var stack [64]byte
 		if _, err := ip.xattrGet(ondisk.XattrSecurityIndex, "capability", stack[:0]); err != nil {
-			if err == ondisk.ENODATA { //nolint:errorlint // as xattrGet returns it
+			if errors.Is(err, ondisk.ENODATA) {
 				err = nil
 			}
 			return err

@@ -364,7 +364,7 @@ func (ip *Inode) xattrSet(h *jbd2.Handle, index uint8, name string, value []byte
 			}
 		}
 	}
-	if err != errToInode { //nolint:errorlint // never wrapped
+	if !errors.Is(err, errToInode) {
 		ip.mapMu.Unlock()
 		return err
 	}

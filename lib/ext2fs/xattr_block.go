@@ -183,7 +183,7 @@ func xattrHeader(b *buffer.Buf) *ondisk.XattrHeader {
 // the caller stores the inode.
 func (ip *Inode) blockSet(h *jbd2.Handle, index uint8, name string, v *ondisk.XattrValue) error {
 	fs := ip.fs
-	old, a, err := ip.xattrBlock()
+	old, _, err := ip.xattrBlock()
 	if err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (ip *Inode) blockSet(h *jbd2.Handle, index uint8, name string, v *ondisk.Xa
 	if old != nil {
 		copy(data[ondisk.XattrHeaderSize:], old.Data()[ondisk.XattrHeaderSize:])
 	}
-	a = ondisk.XattrBlock(data)
+	a := ondisk.XattrBlock(data)
 	off, found := a.Find(index, name, true)
 	var was eaRef
 	if found {

@@ -95,7 +95,7 @@ func randomXattrOps(rnd *rand.Rand, files, skip, n int) []xattrOp {
 		default:
 			o.value = make([]byte, rnd.IntN(65536))
 		}
-		if o.value != nil && len(o.value) > 0 && o.value[0] == 0 {
+		if len(o.value) > 0 && o.value[0] == 0 {
 			b := byte(rnd.Uint32())
 			for j := range o.value {
 				o.value[j] = b + byte(j)

@@ -448,3 +448,77 @@ func TestXattrHostile(t *testing.T) {
 		})
 	}
 }
+
+// TestXattrFull sets attributes until there are no blocks, or no inodes, left;
+// what failed leaves nothing behind.
+func TestXattrFull(t *testing.T) {
+	for _, spec := range []testfs.Spec{
+		{Name: "blocks", BlockSize: 1024, Size: 4 << 20, Features: "ea_inode", Journal: "size=1"},
+		{Name: "inodes", BlockSize: 1024, Size: 32 << 20, Inodes: 128, Features: "ea_inode,^metadata_csum"},
+		{Name: "inline", BlockSize: 1024, Size: 4 << 20, Features: "inline_data", Journal: "size=1"},
+		{Name: "128", BlockSize: 1024, InodeSize: 128, Size: 4 << 20, Features: "^has_journal"},
+	} {
+		t.Run(spec.Name, func(t *testing.T) {
+			img := testfs.Mke2fs(t, spec)
+			fs := openImage(t, img, Options{})
+			ips := newFiles(t, fs, "f", 60)
+			if err := fs.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			was := fs.Statfs()
+			if !fs.hasEAInode { // blocks alone are too few to matter: leave none
+				if err := ips[0].Fallocate(0, 0, int64(fs.blockSize)*int64(was.Bavail)); err != nil && !errors.Is(err, syscall.EOPNOTSUPP) {
+					t.Fatal(err)
+				}
+			}
+			full, big := 0, 900
+			if fs.hasEAInode {
+				big = 10000
+			}
+			model := make([]map[string]string, len(ips))
+			for i, ip := range ips {
+				model[i] = map[string]string{}
+				for j := range 6 {
+					name := fmt.Sprint("user.", j)
+					v := bytes.Repeat([]byte(fmt.Sprintf("%d.%d ", i, j)), []int{3, 150, big, 9}[(i+j)%4])
+					err := ip.Setxattr(name, v, 0, false)
+					switch {
+					case err == nil:
+						model[i][name] = string(v)
+					case errors.Is(err, syscall.ENOSPC):
+						full++
+					default:
+						t.Fatal(err)
+					}
+				}
+				if i > 0 {
+					p := bytes.Repeat([]byte("w"), 40)
+					if _, err := ip.WriteAt(p, 0); err != nil && !errors.Is(err, syscall.ENOSPC) {
+						t.Fatal(err)
+					}
+				}
+			}
+			if full == 0 {
+				t.Error("never full")
+			}
+			for i, ip := range ips {
+				sameXattrs(t, fmt.Sprint("f", i), ourXattrs(t, ip), model[i])
+				for name := range model[i] {
+					if err := ip.Removexattr(name); err != nil {
+						t.Fatal(err)
+					}
+				}
+				if err := ip.Setattr(&SetAttr{Valid: SetSize}); err != nil {
+					t.Fatal(err)
+				}
+				ip.Put()
+			}
+			if err := fs.Sync(); err != nil {
+				t.Fatal(err)
+			}
+			if n := fs.Statfs(); n.Bfree != was.Bfree || n.Ffree != was.Ffree {
+				t.Errorf("%+v at the end, %+v at the start", n, was)
+			}
+		})
+	}
+}

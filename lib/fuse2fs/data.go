@@ -17,12 +17,25 @@ func (s *Server) read(r *fuse.Request) {
 		return
 	}
 	defer ip.Put()
+	s.waits(r, int(in.Size))
 	n, err := ip.ReadAt(r.OutBuf(int(in.Size)), int64(in.Offset))
 	if err != nil && n == 0 {
 		s.fail(r, err)
 		return
 	}
 	r.Reply(n)
+}
+
+// longIO is the size from which I/O on a disk takes longer than waking another
+// worker, in bytes.
+const longIO = 64 << 10
+
+// waits lets another worker read requests while the handler waits for n bytes of
+// the device, if they are not in memory, as an image on tmpfs is.
+func (s *Server) waits(r *fuse.Request, n int) {
+	if s.onDisk && n >= longIO {
+		r.Blocking()
+	}
 }
 
 func (s *Server) write(r *fuse.Request) {
@@ -43,6 +56,7 @@ func (s *Server) write(r *fuse.Request) {
 			return
 		}
 	}
+	s.waits(r, len(data))
 	n, err := ip.WriteAt(data, int64(in.Offset))
 	if err == nil && in.WriteFlags&fuse.WriteCache == 0 && in.Flags&syscall.O_DSYNC != 0 {
 		// The kernel sends no FSYNC after a synchronous write of its own.
@@ -68,6 +82,7 @@ func (s *Server) fsync(r *fuse.Request) {
 		return
 	}
 	defer ip.Put()
+	s.waits(r, longIO)
 	s.done(r, ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0))
 }
 

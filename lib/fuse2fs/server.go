@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/fuse"
@@ -29,12 +30,13 @@ const cacheForever = 1 << 30 // seconds
 
 // Server answers the requests of one connection.
 type Server struct {
-	fs    *ext2fs.FS
-	cfg   Config
-	log   *slog.Logger
-	conn  *fuse.Conn
-	bsize uint32
-	ended error // of closing the file system; set by destroy
+	fs     *ext2fs.FS
+	cfg    Config
+	log    *slog.Logger
+	conn   *fuse.Conn
+	bsize  uint32
+	onDisk bool  // device I/O goes past the page cache, and so to a disk
+	ended  error // of closing the file system; set by destroy
 
 	opened atomic.Bool // an OPEN has been answered, see ProbeName
 }
@@ -42,7 +44,8 @@ type Server struct {
 // New attaches a server to fd, an open /dev/fuse that is mounted or will be.
 // It takes over fd, and the file system is closed when Serve returns.
 func New(fd int, cfg Config) (*Server, error) {
-	s := &Server{fs: cfg.FS, cfg: cfg, log: cfg.Log, bsize: uint32(cfg.FS.BlockSize())}
+	s := &Server{fs: cfg.FS, cfg: cfg, log: cfg.Log, bsize: uint32(cfg.FS.BlockSize()),
+		onDisk: blockdev.Align(cfg.FS.Device()) > 1}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}

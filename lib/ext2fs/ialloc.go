@@ -1,6 +1,7 @@
 package ext2fs
 
 import (
+	"errors"
 	"fmt"
 	"syscall"
 
@@ -61,8 +62,8 @@ func (fs *FS) ialloc(h *jbd2.Handle, dir *Inode, mode uint16, goal ...ondisk.Gro
 		}
 		if ino != 0 {
 			ip, err := fs.newInode(h, ino, dir, mode)
-			if err != nil {
-				return nil, err
+			if err != nil { // its block of the inode table cannot be read
+				return nil, errors.Join(err, fs.freeIbit(h, ino, mode&ondisk.ModeFmt == ondisk.ModeDir))
 			}
 			if mode&ondisk.ModeFmt == ondisk.ModeDir {
 				dir.lastGroup.Store(uint32(no) + 1)

@@ -217,6 +217,7 @@ func (fs *FS) mount(s *ondisk.Super) error {
 	} else {
 		fs.sb = superIn(fs.sbuf.Data())
 	}
+	fs.started = fs.sb.KbytesWritten.Get()
 	fs.policies()
 	if err := fs.initGroups(); err != nil {
 		return err

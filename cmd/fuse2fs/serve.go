@@ -82,6 +82,7 @@ func serve() int {
 	}
 	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
 		Clones: fds[1:], MaxPages: m.Pages}
+	cfg.Atime, cfg.DirAtime = o.atime()
 	if o.Single {
 		cfg.Workers = 1
 	}
@@ -99,6 +100,24 @@ func serve() int {
 		return 1
 	}
 	return 0
+}
+
+// atime returns what the mount options say of the time of access, which the
+// kernel leaves to the server; the last one counts.
+func (o *options) atime() (file, dir ext2fs.AtimeMode) {
+	for _, f := range o.MountFlags {
+		switch f {
+		case "noatime":
+			file, dir = ext2fs.AtimeNever, ext2fs.AtimeNever
+		case "strictatime":
+			file, dir = ext2fs.AtimeStrict, ext2fs.AtimeStrict
+		case "atime", "relatime":
+			file, dir = ext2fs.AtimeRelative, ext2fs.AtimeRelative
+		case "nodiratime":
+			dir = ext2fs.AtimeNever
+		}
+	}
+	return file, dir
 }
 
 // devices wraps the descriptors that the launcher sent.

@@ -3,6 +3,7 @@ package fuse2fs
 import (
 	"syscall"
 
+	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/fuse"
 )
 
@@ -23,7 +24,27 @@ func (s *Server) read(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
+	s.accessed(ip, s.cfg.Atime)
 	r.Reply(n)
+}
+
+// accessed records a read. That it could not is no reason to fail the read.
+func (s *Server) accessed(ip *ext2fs.Inode, mode ext2fs.AtimeMode) {
+	if err := ip.Accessed(mode); err != nil {
+		s.log.Warn("time of access", "inode", ip.Ino(), "err", err)
+	}
+}
+
+// privileged tells whether a write may take the blocks reserved for the
+// super-user. Of what comes from the page cache the writer is not known: it is
+// taken to be the owner.
+func privileged(r *fuse.Request, in *fuse.WriteIn, ip *ext2fs.Inode) bool {
+	if in.WriteFlags&fuse.WriteCache == 0 {
+		return r.UID() == 0
+	}
+	var a ext2fs.Attr
+	ip.Attr(&a)
+	return a.UID == 0
 }
 
 // longIO is the size from which I/O on a disk takes longer than waking another
@@ -57,7 +78,13 @@ func (s *Server) write(r *fuse.Request) {
 		}
 	}
 	s.waits(r, len(data))
-	n, err := ip.WriteAt(data, int64(in.Offset))
+	var n int
+	var err error
+	if privileged(r, in, ip) {
+		n, err = ip.WriteAtPrivileged(data, int64(in.Offset))
+	} else {
+		n, err = ip.WriteAt(data, int64(in.Offset))
+	}
 	if err == nil && in.WriteFlags&fuse.WriteCache == 0 && in.Flags&syscall.O_DSYNC != 0 {
 		// The kernel sends no FSYNC after a synchronous write of its own.
 		err = ip.Fsync(in.Flags&syscall.O_SYNC != syscall.O_SYNC)
@@ -99,7 +126,11 @@ func (s *Server) fallocate(r *fuse.Request) {
 		return
 	}
 	defer ip.Put()
-	s.done(r, ip.Fallocate(in.Mode, int64(in.Offset), int64(in.Length)))
+	mode := in.Mode &^ ext2fs.FallocPrivileged
+	if r.UID() == 0 {
+		mode |= ext2fs.FallocPrivileged
+	}
+	s.done(r, ip.Fallocate(mode, int64(in.Offset), int64(in.Length)))
 }
 
 func (s *Server) lseek(r *fuse.Request) {

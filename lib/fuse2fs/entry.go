@@ -251,6 +251,7 @@ func (s *Server) readlink(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
+	s.accessed(ip, s.cfg.Atime)
 	r.Reply(copy(r.OutBuf(len(target)), target))
 }
 

@@ -19,9 +19,12 @@ type Config struct {
 	UID, GID *uint32      // shown as the owner of everything, if set
 	NoACL    bool         // POSIX ACLs are stored but not enforced
 	NoCache  bool         // no write-back cache, for debugging
-	Workers  int          // 0: as many as pay
-	Clones   []int        // of fd, see fuse.Config; taken over
-	MaxPages int          // largest request, in pages; 0: ask the kernel
+	// When reading changes the time of access: of files, and of directories.
+	Atime, DirAtime ext2fs.AtimeMode
+
+	Workers  int   // 0: as many as pay
+	Clones   []int // of fd, see fuse.Config; taken over
+	MaxPages int   // largest request, in pages; 0: ask the kernel
 }
 
 // cacheForever is how long the kernel may trust names and attributes: nobody

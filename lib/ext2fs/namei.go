@@ -163,11 +163,13 @@ func (fs *FS) decDirLinks(dp *Inode) {
 	}
 }
 
-// dirLinksFull says whether dp can have no further subdirectory. dp.mu held.
+// dirLinksFull says whether dp can have no further subdirectory. As in the
+// kernel, dir_nlink is for directories with an index. dp.mu held.
 func (fs *FS) dirLinksFull(dp *Inode) bool {
 	dp.mapMu.RLock()
 	defer dp.mapMu.RUnlock()
-	return !fs.hasDirNlink && dp.raw.Base().LinksCount.Get() >= ondisk.LinkMax
+	b := dp.raw.Base()
+	return b.LinksCount.Get() >= ondisk.LinkMax && !(fs.hasDirNlink && fs.isDx(b.Flags.Get()))
 }
 
 // Create makes a regular file, device, fifo or socket: mode has the type and

@@ -284,7 +284,6 @@ func TestDirParallel(t *testing.T) {
 			seen, pos := map[string]bool{}, uint64(0)
 			for {
 				n := 0
-				dp.mu.RLock()
 				err := fs.Readdir(dp, pos, func(name []byte, _ ondisk.Ino, _ uint8, next uint64) bool {
 					if seen[string(name)] && string(name[:min(5, len(name))]) == "stays" {
 						t.Errorf("%q twice", name)
@@ -294,7 +293,6 @@ func TestDirParallel(t *testing.T) {
 					n++
 					return n < 9
 				})
-				dp.mu.RUnlock()
 				if err != nil {
 					t.Error(err)
 					return
@@ -325,4 +323,106 @@ func TestDirParallel(t *testing.T) {
 	files[0].Put()
 	files[1].Put()
 	dp.Put()
+}
+
+// TestDirBadIndex uses a directory whose index is of no use: its entries are
+// found all the same. Without checksums it goes on as a linear one.
+func TestDirBadIndex(t *testing.T) {
+	for _, s := range []testfs.Spec{
+		{Name: "nocsum", BlockSize: 1024, Features: "^metadata_csum"},
+		{Name: "csum", BlockSize: 1024},
+	} {
+		t.Run(s.Name, func(t *testing.T) {
+			mem, at := filledDir(t, s, 500)
+			var v [1]byte
+			off := int64(at[0])<<10 + ondisk.DxRootInfoOff + 4
+			if _, err := mem.ReadAt(v[:], off); err != nil || v[0] != ondisk.HashHalfMD4 {
+				t.Fatalf("hash version %d, %v", v[0], err)
+			}
+			root := make([]byte, 1024)
+			if _, err := mem.ReadAt(root, int64(at[0])<<10); err != nil {
+				t.Fatal(err)
+			}
+			root[ondisk.DxRootInfoOff+4] = 99
+			fs, err := Open(mem, Options{Errors: ErrorsContinue})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer fs.Close()
+			dp, files := openDir(t, fs)
+			defer dp.Put()
+			defer files[1].Put()
+			defer files[0].Put()
+			if s.Name == "csum" {
+				ondisk.SealDirBlock(root, dp.seed)
+			}
+			if _, err := mem.WriteAt(root, int64(at[0])<<10); err != nil {
+				t.Fatal(err)
+			}
+			m := &dirModel{t: t, fs: fs, dp: dp, names: map[string]ondisk.Ino{}}
+			for i := range 500 {
+				m.names[dirName(i, 30)] = files[0].ino
+			}
+			m.check()
+			err = m.add("further", files[0].ino)
+			if s.Name == "csum" {
+				if !errors.Is(err, ondisk.EUCLEAN) {
+					t.Fatalf("added to a bad index: %v", err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if flags, _ := dp.dirState(); fs.isDx(flags) {
+				t.Error("the index is still in use")
+			}
+			m.check()
+			m.run(1, 2000, files[0].ino, 40)
+			m.check()
+			m.setLinks(files)
+			if err := fs.Sync(); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+// TestDirDotDot moves directories of all forms below another one.
+func TestDirDotDot(t *testing.T) {
+	for _, c := range dirCases() {
+		t.Run(c.Name, func(t *testing.T) {
+			fs := openImage(t, dirImage(t, c.Spec), Options{})
+			dp, files := openDir(t, fs)
+			defer dp.Put()
+			defer files[0].Put()
+			defer files[1].Put()
+			m := &dirModel{t: t, fs: fs, dp: dp, names: map[string]ondisk.Ino{}}
+			for i := 0; i <= 2000; i++ {
+				if i == 0 || i == 5 || i == 2000 {
+					for _, parent := range []ondisk.Ino{files[0].ino, ondisk.RootIno} {
+						h, err := fs.start(creditsInode + 1)
+						if err != nil {
+							t.Fatal(err)
+						}
+						err = fs.dirSetDotDot(h, dp, parent)
+						if e := h.Stop(); err != nil || e != nil {
+							t.Fatal(err, e)
+						}
+						if got, _, err := fs.dirLookup(dp, []byte("..")); got != parent || err != nil {
+							t.Fatalf("..: %d, %v; want %d", got, err, parent)
+						}
+						if got, _, err := fs.dirLookup(dp, []byte(".")); got != dp.ino || err != nil {
+							t.Fatalf(".: %d, %v; want %d", got, err, dp.ino)
+						}
+					}
+				}
+				if err := m.add(dirName(i, 30), files[0].ino); err != nil {
+					t.Fatal(err)
+				}
+			}
+			m.check()
+			m.setLinks(files)
+		})
+	}
 }

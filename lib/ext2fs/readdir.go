@@ -86,9 +86,7 @@ func (fs *FS) Readdir(dp *Inode, pos uint64, fn func(name []byte, ino ondisk.Ino
 		if !isBadDx(err) {
 			return fs.dirErr(dp, err)
 		}
-		if fs.hasCsum {
-			return fs.dirErr(dp, err)
-		}
+		// The root of the index is of no use at any position, so offsets hold.
 	}
 	sc := dirScratchPool.Get().(*dirScratch)
 	defer sc.free()
@@ -283,7 +281,9 @@ func (fs *FS) readdirDots(dp *Inode, b *buffer.Buf, pos *uint64, fn func([]byte,
 	return emitDots(dp.ino, e.Ino, pos, fn), nil
 }
 
-// readdirDx hands out the entries of an indexed directory.
+// readdirDx hands out the entries of an indexed directory. It fails with a
+// badDxError only where the root is bad: half way through there is no going on
+// without the index.
 func (fs *FS) readdirDx(dp *Inode, pos uint64, sc *dirScratch, fn func([]byte, ondisk.Ino, uint8, uint64) bool) error {
 	var p dxPath
 	defer p.release()
@@ -293,6 +293,14 @@ func (fs *FS) readdirDx(dp *Inode, pos uint64, sc *dirScratch, fn func([]byte, o
 	if p.version == ondisk.HashSipHash {
 		return errNoHash
 	}
+	err := fs.readdirTree(dp, &p, pos, sc, fn)
+	if e, ok := err.(*badDxError); ok {
+		err = e.err
+	}
+	return err
+}
+
+func (fs *FS) readdirTree(dp *Inode, p *dxPath, pos uint64, sc *dirScratch, fn func([]byte, ondisk.Ino, uint8, uint64) bool) error {
 	from := uint32(0)
 	if pos < 2 {
 		if more, err := fs.readdirDots(dp, p.frames[0].buf, &pos, fn); !more || err != nil {
@@ -301,7 +309,7 @@ func (fs *FS) readdirDx(dp *Inode, pos uint64, sc *dirScratch, fn func([]byte, o
 	} else {
 		from = uint32(pos>>32) << 1
 	}
-	if err := fs.dxDescend(dp, &p, from); err != nil {
+	if err := fs.dxDescend(dp, p, from); err != nil {
 		return err
 	}
 	for {
@@ -323,7 +331,7 @@ func (fs *FS) readdirDx(dp *Inode, pos uint64, sc *dirScratch, fn func([]byte, o
 			if chain == maxChain {
 				return ondisk.Corrupt("directory index", 0, "%d leaves of one hash", chain)
 			}
-			if err := fs.dxNext(dp, &p); err != nil {
+			if err := fs.dxNext(dp, p); err != nil {
 				return err
 			}
 			next, more = p.dxPeek()
@@ -334,7 +342,7 @@ func (fs *FS) readdirDx(dp *Inode, pos uint64, sc *dirScratch, fn func([]byte, o
 		}
 		sc.reset()
 		from = next
-		if err := fs.dxNext(dp, &p); err != nil {
+		if err := fs.dxNext(dp, p); err != nil {
 			return err
 		}
 	}

@@ -124,6 +124,10 @@ func (l *launcher) openDevices() (err error) {
 	if l.dev, err = l.open(l.o.Source, false); err != nil {
 		return err
 	}
+	if size := l.dev.Size(); l.o.Offset > size || l.o.Size > size-l.o.Offset {
+		return fails(exitOpen, "%s: offset=%d and size=%d lead past the end of its %d bytes",
+			l.o.Source, l.o.Offset, l.o.Size, size)
+	}
 	if l.o.JournalPath != "" {
 		l.jnl, err = l.open(l.o.JournalPath, true)
 	}

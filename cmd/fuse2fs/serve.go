@@ -53,14 +53,20 @@ func serve() int {
 			warn = append(warn, fmt.Sprintf("this kernel lacks a part of the sandbox, the server runs without it: %v", part))
 		}
 	}
-	level := slog.LevelWarn
+	// Why the file system cannot be opened, or written, is told once, by the
+	// launcher; the log is for what comes later.
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelError + 1)
 	if o.Debug {
-		level = slog.LevelDebug
+		level.Set(slog.LevelDebug)
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	fs, err := ext2fs.Open(dev, o.fsOptions(jnl, log))
 	if err != nil {
 		return fail(err)
+	}
+	if !o.Debug {
+		level.Set(slog.LevelWarn)
 	}
 	ro, why := fs.ReadOnly()
 	if ro && !o.ReadOnly {

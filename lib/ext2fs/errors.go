@@ -77,6 +77,9 @@ func (fs *FS) corrupt(ino ondisk.Ino, err error) error {
 // recordError takes rec into what the superblock will say, and applies the
 // error policy once.
 func (fs *FS) recordError(rec errorRecord, err error) {
+	if fs.opening.Load() {
+		return
+	}
 	fs.errMu.Lock()
 	if fs.errCount == 0 {
 		fs.errFirst = rec

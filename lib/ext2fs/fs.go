@@ -109,6 +109,7 @@ type FS struct {
 	readOnly atomic.Bool // nothing may be changed: opened so, or after an error
 	why      string      // immutable: why it is read-only though that was not asked for
 	shut     atomic.Bool // Shutdown was called
+	opening  atomic.Bool // nothing may be written for what is found wrong: Open fails
 	freezeMu sync.RWMutex
 	// dataMu is held shared while data of files is written by other ways than the
 	// journal, exclusively while frozen. It comes between Inode.mu and the handle.
@@ -188,6 +189,7 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 	}
 	fs := &FS{dev: dev, opts: o, log: logger(o.Log), why: why, stopped: make(chan struct{})}
 	fs.thaw.L = &fs.freezeMu
+	fs.opening.Store(true)
 	fs.readOnly.Store(o.ReadOnly || why != "")
 	if why != "" {
 		fs.log.Warn("opening read-only", "because of", why)
@@ -227,15 +229,14 @@ func (fs *FS) mount(s *ondisk.Super) error {
 			return fmt.Errorf("fast commit replay: %w", err)
 		}
 	}
-	if fs.readOnly.Load() {
-		return fs.checkRoot()
+	if err := fs.checkRoot(); err != nil || fs.readOnly.Load() {
+		fs.opening.Store(false)
+		return err
 	}
 	if err := fs.startJournal(); err != nil {
 		return err
 	}
-	if err := fs.checkRoot(); err != nil {
-		return err
-	}
+	fs.opening.Store(false)
 	if err := fs.markMounted(); err != nil {
 		return err
 	}
@@ -465,7 +466,7 @@ func (fs *FS) geometry(s *ondisk.Super) error {
 	case fs.blocks <= fs.firstData+1 || uint64(fs.blocks) > 1<<48:
 		return bad("%d blocks", fs.blocks)
 	case uint64(fs.blocks) > uint64(fs.dev.Size())>>fs.blockBits:
-		return bad("%d blocks of %d bytes on a device of %d bytes", fs.blocks, fs.blockSize, fs.dev.Size())
+		return bad("%d blocks of %d bytes, which end beyond a device of %d bytes", fs.blocks, fs.blockSize, fs.dev.Size())
 	}
 	groups := (uint64(fs.blocks-fs.firstData) + uint64(fs.blocksPerGroup) - 1) / uint64(fs.blocksPerGroup)
 	if groups > 1<<32-1 {

@@ -113,7 +113,7 @@ func TestFeatures(t *testing.T) {
 		{"unknown compat", func(s *ondisk.Super) { s.FeatureCompat.Set(s.FeatureCompat.Get() | 1<<30) }, "", nil, ""},
 		{"magic", func(s *ondisk.Super) { s.Magic.Set(0) }, "", syscall.EINVAL, "no ext2"},
 		{"checksum", func(s *ondisk.Super) { s.Checksum.Set(s.Checksum.Get() + 1) }, "", ondisk.EBADMSG, "checksum"},
-		{"blocks", func(s *ondisk.Super) { s.SetBlocksCount(1 << 40) }, "", ondisk.EUCLEAN, "on a device of"},
+		{"blocks", func(s *ondisk.Super) { s.SetBlocksCount(1 << 40) }, "", ondisk.EUCLEAN, "beyond a device of"},
 		{"inodes", func(s *ondisk.Super) { s.InodesCount.Set(77) }, "", ondisk.EUCLEAN, "77 inodes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -45,12 +45,12 @@ func command() *cli.Command {
 		Args:        "SOURCE MOUNTPOINT",
 		Description: description,
 		UsageStatus: exitUsage,
-		Version:     "1.47 (e2kit)",
 		Flags: []ucli.Flag{
 			&ucli.StringSliceFlag{Name: "o", Aliases: []string{"options"}, Usage: "mount `OPTIONS`, see above"},
 			&ucli.BoolFlag{Name: "f", Aliases: []string{"foreground"}, Usage: "stay in the foreground"},
 			&ucli.BoolFlag{Name: "d", Aliases: []string{"debug"}, Usage: "as -o debug -f"},
 			&ucli.BoolFlag{Name: "s", Usage: "serve with one thread"},
+			&ucli.BoolFlag{Name: "V", Aliases: []string{"version"}, Usage: "show the version"},
 			&ucli.BoolFlag{Name: "n", Usage: "accepted for mount(8): there is no mtab to leave alone"},
 			&ucli.BoolFlag{Name: "v", Usage: "accepted for mount(8)"},
 			&ucli.StringFlag{Name: "t", Usage: "accepted for mount(8): file system `TYPE`"},
@@ -59,7 +59,14 @@ func command() *cli.Command {
 	}
 }
 
+// version names the release of e2fsprogs whose fuse2fs this stands in for.
+const version = "fuse2fs 1.47 (e2kit)"
+
 func action(c *cli.Context) error {
+	if c.Bool("V") {
+		fmt.Fprintln(c.Stdout, version)
+		return nil
+	}
 	o, err := parse(c)
 	if err != nil {
 		return err

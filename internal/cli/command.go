@@ -23,8 +23,6 @@ type Command struct {
 	NoHelp bool
 	// Posix ends the options at the first operand.
 	Posix bool
-	// Version is what -V of most tools shows; "" adds no flag.
-	Version string
 	// UsageStatus is the exit status for a command line that is wrong.
 	UsageStatus int
 	// Action runs the tool. An error is printed as a message of the tool; its
@@ -116,7 +114,7 @@ func (cmd *Command) app(stdin io.Reader, stdout, stderr io.Writer, found *[]Foun
 	return &ucli.App{
 		Name: cmd.Name, HelpName: cmd.Name, Usage: cmd.Usage, ArgsUsage: cmd.Args, Flags: cmd.Flags,
 		Description: cmd.Description,
-		HideHelp:    cmd.NoHelp, HideHelpCommand: true, HideVersion: true, Version: cmd.Version,
+		HideHelp:    cmd.NoHelp, HideHelpCommand: true, HideVersion: true,
 		EnableBashCompletion: true, DisableSliceFlagSeparator: true,
 		Reader: stdin, Writer: stdout, ErrWriter: stderr,
 		ExitErrHandler: func(*ucli.Context, error) {}, // Main tells and exits

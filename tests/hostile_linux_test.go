@@ -118,7 +118,9 @@ func hostile(bin, dir string, dev blockdev.Device, readOnly bool) (mounted bool,
 		case <-done:
 		case <-time.After(30 * time.Second):
 			hung.Store(true)
-			m.Server.Kill() // which ends the calls under way
+			for _, p := range family(m.Server.Pid) {
+				unix.Kill(p, unix.SIGKILL) // which ends the calls under way
+			}
 		}
 	}()
 	w := walker{left: 3000}
@@ -142,17 +144,34 @@ func hostile(bin, dir string, dev blockdev.Device, readOnly bool) (mounted bool,
 	return true, rss, nil
 }
 
-// highWater returns the most memory that a process had resident, in KiB.
+// family returns a process and those that it started, which serve for it.
+func family(pid int) []int {
+	all := []int{pid}
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, l := range lists {
+		text, _ := os.ReadFile(l)
+		for _, f := range strings.Fields(string(text)) {
+			if child, err := strconv.Atoi(f); err == nil {
+				all = append(all, family(child)...)
+			}
+		}
+	}
+	return all
+}
+
+// highWater returns the most memory that a server's processes had resident, in
+// KiB, or 0 if it has gone.
 func highWater(pid int) int64 {
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0
+	var sum int64
+	for _, p := range family(pid) {
+		status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p))
+		var kb int64
+		if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
+			fmt.Sscan(rest, &kb)
+		}
+		sum += kb
 	}
-	var kb int64
-	if _, rest, ok := strings.Cut(string(status), "VmHWM:"); ok {
-		fmt.Sscan(rest, &kb)
-	}
-	return kb
+	return sum
 }
 
 // A walker calls all that reads, and some that writes, and does not mind errors.

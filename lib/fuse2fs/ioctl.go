@@ -29,12 +29,10 @@ const (
 
 // fsxattr is struct fsxattr of linux/fs.h.
 type fsxattr struct {
-	xflags     uint32
-	extsize    uint32
-	nextents   uint32
-	projid     uint32
-	cowextsize uint32
-	_          [8]byte
+	xflags uint32
+	_      [2]uint32 // extent size hint, number of extents
+	projid uint32
+	_      [3]uint32 // extent size hint for copy on write, room
 }
 
 // trimRange is struct fstrim_range.

@@ -127,6 +127,7 @@ func (s *Server) handlers() fuse.Handlers {
 		fuse.OpLink:        s.link,
 		fuse.OpCreate:      s.create,
 		fuse.OpTmpfile:     s.tmpfile,
+		fuse.OpOpen:        s.open,
 		fuse.OpRead:        s.read,
 		fuse.OpWrite:       s.write,
 		fuse.OpFsync:       s.fsync,

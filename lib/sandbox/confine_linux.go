@@ -34,7 +34,7 @@ func Confine(o Options) ([]*Missing, error) {
 
 // prepareRuntime makes Go open what it opens on first use.
 func prepareRuntime() {
-	time.Now().Local().Zone()             // reads /etc/localtime
+	_, _ = time.Now().Local().Zone()      // reads /etc/localtime
 	time.AfterFunc(time.Hour, nop).Stop() // makes an epoll descriptor
 }
 

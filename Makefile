@@ -22,7 +22,7 @@ binary = $(or $(BIN_$(1)),$(1))
 
 export CGO_ENABLED := 0
 
-.PHONY: all demo test check lint cross fuzz crash bench install clean
+.PHONY: all demo test check lint cross race fuzz crash bench install clean
 
 all: ; @set -e; mkdir -p bin; $(foreach c,$(CMDS),$(call build,$(c));) :
 define build
@@ -52,6 +52,13 @@ cross:
 	  [ -d lib/$$l ] || continue; \
 	  GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./lib/$$l || { echo "$$p: lib/$$l"; exit 1; }; \
 	done; echo "  CROSS $$p"; done
+
+# Parallel load under the race detector, which takes a C compiler.
+race:
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./lib/...
+	CGO_ENABLED=1 $(GO) build -race -o bin/fuse2fs.race ./cmd/fuse2fs
+	E2KIT_FUSE2FS=$(CURDIR)/bin/fuse2fs.race E2KIT_MOUNT_OPTS=sandbox=off \
+	  $(GO) test -count=1 -timeout 30m -run 'Parallel|Posix|Daemon|MatrixWrite/ext4-(4k|all)' ./tests
 
 # Each fuzz target for FUZZTIME.
 fuzz:

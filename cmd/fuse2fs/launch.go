@@ -82,6 +82,9 @@ func launch(o *options, ready func(warnings []string)) (err error) {
 	if err := l.doMount(); err != nil {
 		return err
 	}
+	// The server has its own descriptors, and closes them before the unmount
+	// returns: then the image is no longer in use.
+	l.closeDevices()
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer signal.Stop(signals)
@@ -357,9 +360,14 @@ func (l *launcher) cleanup() {
 			<-ended
 		}
 	}
-	for _, d := range []*blockdev.File{l.claim, l.dev, l.jnl} {
-		if d != nil {
-			_ = d.Close()
+	l.closeDevices()
+}
+
+func (l *launcher) closeDevices() {
+	for _, d := range []**blockdev.File{&l.claim, &l.dev, &l.jnl} {
+		if *d != nil {
+			_ = (*d).Close()
+			*d = nil
 		}
 	}
 }

@@ -89,6 +89,12 @@ func serve() int {
 	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
 		Clones: fds[1:], MaxPages: m.Pages}
 	cfg.Atime, cfg.DirAtime = o.atime()
+	cfg.Closed = func() {
+		_ = dev.Close()
+		if jnl != nil {
+			_ = jnl.Close()
+		}
+	}
 	if o.Single {
 		cfg.Workers = 1
 	}

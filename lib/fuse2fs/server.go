@@ -15,6 +15,7 @@ import (
 type Config struct {
 	FS       *ext2fs.FS
 	Log      *slog.Logger // nil: no log
+	Closed   func()       // called after FS was closed and before the unmount returns; may be nil
 	Fakeroot bool         // every caller makes files as root
 	UID, GID *uint32      // shown as the owner of everything, if set
 	NoACL    bool         // POSIX ACLs are stored but not enforced
@@ -152,5 +153,8 @@ func (s *Server) handlers() fuse.Handlers {
 func (s *Server) destroy() {
 	if s.ended = s.fs.Close(); s.ended != nil {
 		s.log.Error("unmount", "err", s.ended)
+	}
+	if s.cfg.Closed != nil {
+		s.cfg.Closed()
 	}
 }

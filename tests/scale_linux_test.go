@@ -1,11 +1,14 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/e2kit/e2kit/internal/testfs"
 )
@@ -46,5 +49,62 @@ func TestSparse8T(t *testing.T) {
 	}
 	if best > 100*time.Millisecond {
 		t.Errorf("mounting took %v", best)
+	}
+}
+
+// TestMillion walks an image of 100 GiB with a million files, by stat as find
+// and du do: with less than 256 MiB by default, and with less if cache_size
+// says so.
+func TestMillion(t *testing.T) {
+	server(t)
+	img := testfs.Mke2fs(t, testfs.Spec{
+		Name: "million", Size: 100 << 30, Inodes: 1_100_000, Extended: "lazy_itable_init=1,nodiscard", Features: "^resize_inode",
+	})
+	img.ExpectDirty("only the kernel writes it: e2fsck would take long for nothing")
+	k := testfs.KernelMount(t, img, "")
+	const folders, files = 1000, 1000
+	for i := range folders {
+		dir := filepath.Join(k.Dir, fmt.Sprintf("folder%d", i))
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		fd, err := unix.Open(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for j := range files {
+			if err := unix.Mknodat(fd, fmt.Sprintf("file-%d-%d", i, j), unix.S_IFREG|0o644, 0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		unix.Close(fd)
+	}
+	if err := k.Unmount(); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		opts string
+		most int64 // KiB
+	}{{"ro", 256 << 10}, {"ro,cache_size=8m", 128 << 10}} {
+		m := mount(t, img, c.opts)
+		start, n := time.Now(), 0
+		err := filepath.WalkDir(m.Dir, func(_ string, d os.DirEntry, err error) error {
+			if err == nil {
+				_, err = d.Info()
+			}
+			n++
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rss := highWater(m.Server.Pid)
+		t.Logf("-o %s: %d names in %v, %d KiB", c.opts, n, time.Since(start), rss)
+		if n < folders*files || rss > c.most {
+			t.Errorf("-o %s: %d names, %d KiB", c.opts, n, rss)
+		}
+		if err := m.Unmount(); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

@@ -360,6 +360,9 @@ func (fs *FS) Tmpfile(dp *Inode, perm uint16, cred Cred) (*Inode, error) {
 	dp.mu.RLock()
 	defer dp.mu.RUnlock()
 	if err := writableDir(dp, false); err != nil {
+		if errors.Is(err, syscall.ENOENT) {
+			err = syscall.EPERM // what Linux says of a removed directory
+		}
 		return nil, err
 	}
 	var ip *Inode

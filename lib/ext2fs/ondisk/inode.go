@@ -227,12 +227,15 @@ func getTime(lo uint32, extra *endian.LE32) Time {
 }
 
 func setTime(lo *endian.LE32, extra *endian.LE32, t Time) {
-	const most = int64(1)<<34 - 1 - int64(1)<<31 // year 2446
+	const least, most = -1 << 31, int64(1)<<34 - 1 - int64(1)<<31 // year 2446
 	if extra == nil {
-		lo.Set(uint32(max(min(t.Sec, 1<<31-1), -1<<31)))
+		lo.Set(uint32(max(min(t.Sec, 1<<31-1), least)))
 		return
 	}
-	s := max(min(t.Sec, most), -1<<31)
+	s := max(min(t.Sec, most), least)
+	if s == least || s == most {
+		t.Nsec = 0 // as Linux cuts them
+	}
 	lo.Set(uint32(s))
 	extra.Set(uint32((s-int64(int32(s)))>>32)&3 | t.Nsec<<2)
 }

@@ -74,6 +74,8 @@ const (
 	SetMtime
 	SetCtime    // else ctime becomes now
 	SetKillPriv // take set-user-id and its like away, as a write by others does
+	SetTouch    // atime and mtime become what they do since that is now
+	SetFlush    // mtime and ctime are of changes made before: flags do not matter
 )
 
 // SetAttr says what Setattr changes: the fields that Valid names.
@@ -127,10 +129,12 @@ func (ip *Inode) Setattr(set *SetAttr) error {
 func (ip *Inode) mayChange(valid int) error {
 	ip.mapMu.RLock()
 	defer ip.mapMu.RUnlock()
+	times := valid & (SetAtime | SetMtime)
 	switch {
+	case valid&SetFlush != 0:
 	case ip.flag(ondisk.FlagImmutable):
 		return syscall.EPERM
-	case ip.flag(ondisk.FlagAppend) && valid&(SetMode|SetUID|SetGID|SetSize) != 0:
+	case ip.flag(ondisk.FlagAppend) && (valid&(SetMode|SetUID|SetGID|SetSize) != 0 || times != 0 && valid&SetTouch == 0):
 		return syscall.EPERM
 	case ip.isLnk() && valid&SetMode != 0:
 		return syscall.EOPNOTSUPP

@@ -59,6 +59,10 @@ func (ip *Inode) Fallocate(mode uint32, off, n int64) error {
 	}
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
+	switch {
+	case ip.flagged(ondisk.FlagImmutable), mode&^FallocKeepSize != 0 && ip.flagged(ondisk.FlagAppend):
+		return syscall.EPERM
+	}
 	if off > math.MaxInt64-n || off+n > fs.maxBytes(true) {
 		return syscall.EFBIG
 	}

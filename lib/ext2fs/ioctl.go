@@ -60,11 +60,23 @@ func (ip *Inode) SetFlags(flags uint32) error {
 			return 0, syscall.EOPNOTSUPP
 		case d&ondisk.FlagExtents != 0: // the mapping stays as it is
 			return 0, syscall.EOPNOTSUPP
-		case d&ondisk.FlagCasefold != 0 && !fs.hasCasefold, d&ondisk.FlagDAX != 0:
+		case d&ondisk.FlagCasefold != 0 && !fs.hasCasefold, !ip.daxCompatible(flags):
 			return 0, syscall.EOPNOTSUPP
 		}
 		return flags, nil
 	}, ondisk.FlUserModifiable)
+}
+
+// daxCompatible says whether the flags may become flags as far as DAX goes, which
+// nothing else may stand between the file and the device with. Data that is read
+// and written here is not mapped, so the flag is kept for the kernel only. mapMu
+// held.
+func (ip *Inode) daxCompatible(flags uint32) bool {
+	without := uint32(ondisk.FlagVerity | ondisk.FlagEncrypt | ondisk.FlagJournalData | ondisk.FlagInlineData)
+	if ip.isDir() {
+		without &^= ondisk.FlagInlineData
+	}
+	return (flags&ondisk.FlagDAX == 0 || !ip.flag(without)) && (flags&without == 0 || !ip.flag(ondisk.FlagDAX))
 }
 
 // setFlagsLocked replaces those flags in mask by what f makes of the old ones.
@@ -156,7 +168,7 @@ func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 		switch d := (set ^ old) & mask; {
 		case old&set&ondisk.FlagImmutable != 0 && d != 0:
 			return 0, syscall.EPERM
-		case d&ondisk.FlagDAX != 0, set != maskFlags(ip.mode(), set):
+		case !ip.daxCompatible(set), set != maskFlags(ip.mode(), set):
 			return 0, syscall.EOPNOTSUPP
 		}
 		return set, nil

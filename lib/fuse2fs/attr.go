@@ -33,6 +33,15 @@ func (s *Server) setattr(r *fuse.Request) {
 	}
 	defer ip.Put()
 	var set ext2fs.SetAttr
+	if in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
+		// What the kernel makes of a chown to no one, which is for the owner.
+		set.Valid |= ext2fs.SetKillPriv
+		var a ext2fs.Attr
+		if ip.Attr(&a); r.UID() != 0 && r.UID() != a.UID && a.Mode&(ondisk.ModeSUID|ondisk.ModeSGID) != 0 {
+			r.ReplyErr(syscall.EPERM)
+			return
+		}
+	}
 	if in.Valid&fuse.FattrMode != 0 {
 		set.Valid |= ext2fs.SetMode
 		set.Mode = uint16(in.Mode)
@@ -51,6 +60,12 @@ func (s *Server) setattr(r *fuse.Request) {
 	}
 	if in.Valid&fuse.FattrKillSuidgid != 0 {
 		set.Valid |= ext2fs.SetKillPriv
+	}
+	if in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
+		set.Valid |= ext2fs.SetFlush // the times that the kernel has kept of a file
+	}
+	if in.Valid&(fuse.FattrAtimeNow|fuse.FattrMtimeNow) != 0 {
+		set.Valid |= ext2fs.SetTouch
 	}
 	now := s.fs.Now()
 	switch {

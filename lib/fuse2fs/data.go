@@ -1,9 +1,12 @@
 package fuse2fs
 
 import (
+	"bytes"
+	"io"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/fuse"
 )
 
@@ -24,12 +27,20 @@ func (s *Server) read(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
-	s.accessed(ip, s.cfg.Atime)
+	if in.Flags&syscall.O_ACCMODE != syscall.O_WRONLY { // else the kernel fills a page that is written in part
+		s.accessed(ip, s.cfg.Atime, in.Flags)
+	}
 	r.Reply(n)
 }
 
-// accessed records a read. That it could not is no reason to fail the read.
-func (s *Server) accessed(ip *ext2fs.Inode, mode ext2fs.AtimeMode) {
+// accessed records a read of a file that was opened with flags. That it could
+// not is no reason to fail the read. What is read from the kernel's own cache is
+// not seen here.
+func (s *Server) accessed(ip *ext2fs.Inode, mode ext2fs.AtimeMode, flags uint32) {
+	const noatime = 0x40000 // O_NOATIME
+	if flags&noatime != 0 {
+		return
+	}
 	if err := ip.Accessed(mode); err != nil {
 		s.log.Warn("time of access", "inode", ip.Ino(), "err", err)
 	}
@@ -77,6 +88,10 @@ func (s *Server) write(r *fuse.Request) {
 			return
 		}
 	}
+	if ip.Flags()&protected != 0 && !appends(ip, data, int64(in.Offset)) {
+		s.refuse(r, in)
+		return
+	}
 	s.waits(r, len(data))
 	var n int
 	var err error
@@ -96,6 +111,38 @@ func (s *Server) write(r *fuse.Request) {
 	out := fuse.Out[fuse.WriteOut](r)
 	out.Size = uint32(n)
 	r.Reply(0)
+}
+
+// protected are the flags that keep content as it is. The kernel does not know
+// them of a FUSE file, so it opens the file, and they are enforced here.
+const protected = ondisk.FlagImmutable | ondisk.FlagAppend
+
+// appends says whether a write of data at off leaves what ip holds alone, and ip
+// may grow. The kernel writes whole pages back, so data may start with what is
+// there.
+func appends(ip *ext2fs.Inode, data []byte, off int64) bool {
+	if ip.Flags()&ondisk.FlagImmutable != 0 {
+		return false
+	}
+	n := min(int64(len(data)), ip.Size()-off)
+	if n <= 0 {
+		return true
+	}
+	have := make([]byte, n)
+	_, err := ip.ReadAt(have, off)
+	return (err == nil || err == io.EOF) && bytes.Equal(have, data[:n])
+}
+
+// refuse answers a write to a protected file. What the kernel has cached of such
+// a file is not its content.
+func (s *Server) refuse(r *fuse.Request, in *fuse.WriteIn) {
+	node, off, n, cached := r.NodeID(), int64(in.Offset), int64(in.Size), in.WriteFlags&fuse.WriteCache != 0
+	r.ReplyErr(syscall.EPERM)
+	if cached && s.cfg.Workers != 1 {
+		if err := s.conn.InvalInode(node, off, n); err != nil {
+			s.log.Debug("drop what was refused", "node", node, "err", err)
+		}
+	}
 }
 
 func (s *Server) fsync(r *fuse.Request) {
@@ -129,6 +176,11 @@ func (s *Server) fallocate(r *fuse.Request) {
 	mode := in.Mode &^ ext2fs.FallocPrivileged
 	if r.UID() == 0 {
 		mode |= ext2fs.FallocPrivileged
+	} else if err := ip.KillPriv(); err != nil {
+		// Whether the caller may keep the bits (CAP_FSETID) is not said,
+		// unlike with WRITE.
+		s.fail(r, err)
+		return
 	}
 	s.done(r, ip.Fallocate(mode, int64(in.Offset), int64(in.Length)))
 }

@@ -73,6 +73,6 @@ func (s *Server) list(r *fuse.Request, add func(buf, name []byte, ino ondisk.Ino
 		s.fail(r, err)
 		return nil
 	}
-	s.accessed(dp, s.cfg.DirAtime)
+	s.accessed(dp, s.cfg.DirAtime, in.Flags)
 	return r.Reply(len(buf))
 }

@@ -251,7 +251,7 @@ func (s *Server) readlink(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
-	s.accessed(ip, s.cfg.Atime)
+	s.accessed(ip, s.cfg.Atime, 0)
 	r.Reply(copy(r.OutBuf(len(target)), target))
 }
 

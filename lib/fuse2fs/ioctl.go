@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/fuse"
 )
 
@@ -25,6 +26,12 @@ const (
 	iocTrim         = 0xc0185879 // FITRIM
 	iocShutdown     = 0x8004587d // EXT4_IOC_SHUTDOWN
 	iocGetuuid      = 0x80111500 // FS_IOC_GETFSUUID
+)
+
+// Bits of fsxattr.xflags.
+const (
+	xflagImmutable = 0x8
+	xflagAppend    = 0x10
 )
 
 // fsxattr is struct fsxattr of linux/fs.h.
@@ -78,7 +85,13 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		if len(in) < 4 {
 			return 0, syscall.EINVAL
 		}
-		return 0, ip.SetFlags(binary.NativeEndian.Uint32(in))
+		flags := binary.NativeEndian.Uint32(in)
+		if (flags^ip.Flags())&ondisk.FlagJournalData != 0 && r.UID() != 0 {
+			return 0, syscall.EPERM // CAP_SYS_RESOURCE in the kernel's ext4
+		}
+		s.settle(r, ip, flags)
+		defer s.changed(r)
+		return 0, ip.SetFlags(flags)
 	case iocGetversion, iocGetversion32:
 		return putWord(out, ip.Generation()), nil
 	case iocFsgetxattr:
@@ -94,9 +107,14 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		if err != nil {
 			return 0, err
 		}
+		if x.xflags&(xflagImmutable|xflagAppend) != 0 {
+			s.settle(r, ip, ondisk.FlagImmutable)
+		}
+		defer s.changed(r)
 		return 0, ip.SetFsxattr(x.xflags, x.projid)
 	case iocGetlabel:
-		return copy(out, s.fs.Label()), nil
+		copy(out, s.fs.Label())
+		return len(out), nil
 	case iocGetuuid:
 		if len(out) < 17 {
 			return 0, syscall.EINVAL
@@ -148,6 +166,25 @@ func (s *Server) adminIoctl(r *fuse.Request, cmd uint32, in, out []byte) (int, e
 		// The number says that it reads, so its argument does not arrive here:
 		// always the default, which brings everything to the device first.
 		return 0, s.fs.Shutdown(ext2fs.ShutdownDefault)
+	}
+}
+
+// settle has the kernel write back what was written to ip before it becomes
+// immutable or append-only by the given flags: later, it would be refused.
+func (s *Server) settle(r *fuse.Request, ip *ext2fs.Inode, flags uint32) {
+	if flags&^ip.Flags()&protected == 0 || s.cfg.Workers == 1 {
+		return // the writes need another worker
+	}
+	r.Blocking()
+	if err := s.conn.InvalInode(r.NodeID(), 0, 0); err != nil {
+		s.log.Debug("write back before a change of flags", "node", r.NodeID(), "err", err)
+	}
+}
+
+// changed has the kernel ask for the attributes of r's inode again.
+func (s *Server) changed(r *fuse.Request) {
+	if err := s.conn.InvalInode(r.NodeID(), -1, 0); err != nil {
+		s.log.Debug("invalidate attributes", "node", r.NodeID(), "err", err)
 	}
 }
 

@@ -62,8 +62,8 @@ func TestCrash(t *testing.T) {
 				for _, f := range res.Failed {
 					t.Error(f)
 				}
-				if res.States < 20 {
-					t.Errorf("a load gave %d states only", res.States)
+				if res.States == 0 {
+					t.Fatal("a load gave no states")
 				}
 			}
 			t.Logf("%d states, %d promises kept", states, promises)

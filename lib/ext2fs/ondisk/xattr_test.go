@@ -258,6 +258,7 @@ func FuzzXattrBlock(f *testing.F) {
 		if len(b) < 1024 || len(b) > 65536 {
 			return
 		}
+		b = bytes.Clone(b) // the input is the fuzzer's
 		if VerifyXattrBlock(b, 7, 0, false, 100) != nil {
 			return
 		}
@@ -305,6 +306,7 @@ func FuzzInodeXattrs(f *testing.F) {
 		if len(b) < 128 || len(b) > 4096 || len(b)&3 != 0 {
 			return
 		}
+		b = bytes.Clone(b) // the input is the fuzzer's
 		a, used, ok := InodeXattrs(b)
 		if !ok || !used || a.Check(0) != nil {
 			return

@@ -7,15 +7,9 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
-	"time"
 
 	"github.com/e2kit/e2kit/internal/testfs"
-	"github.com/e2kit/e2kit/lib/blockdev"
-	"github.com/e2kit/e2kit/lib/ext2fs"
-	"github.com/e2kit/e2kit/lib/fuse"
-	"github.com/e2kit/e2kit/lib/fuse2fs"
 )
 
 var build struct {
@@ -62,65 +56,4 @@ func mount(t testing.TB, img *testfs.Image, opts string) *testfs.Mount {
 		opts += ",journal_path=" + img.Journal
 	}
 	return testfs.FuseMount(t, command(t), "-f", "-o", opts, img.Path)
-}
-
-// serve mounts the image by a server in this process, which a race detector
-// sees. Unmounting returns what the server ended with.
-func serve(t testing.TB, img *testfs.Image, opts ext2fs.Options) (dir string, unmount func() error) {
-	t.Helper()
-	testfs.NeedRoot(t)
-	dir = filepath.Join(testfs.Scratch(t), "mnt")
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	dev, err := blockdev.Open(img.Path, blockdev.Options{Lock: true, ReadOnly: opts.ReadOnly})
-	if err != nil {
-		t.Fatal(err)
-	}
-	fs, err := ext2fs.Open(dev, opts)
-	if err != nil {
-		t.Fatal(err)
-	}
-	mnt, err := fuse.NewMount(dir, fuse.MountOptions{Source: img.Path, Subtype: "ext4", AllowOther: true, DefaultPermissions: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	srv, err := fuse2fs.New(mnt.Fd(), fuse2fs.Config{FS: fs})
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan error, 1)
-	go func() { done <- srv.Serve() }()
-	<-srv.Ready()
-	if err := mnt.Attach(); err != nil {
-		t.Fatal(err)
-	}
-	var once sync.Once
-	var ended error
-	unmount = func() error {
-		once.Do(func() {
-			for range 100 {
-				if ended = syscall.Unmount(dir, 0); ended != syscall.EBUSY {
-					break
-				}
-				time.Sleep(20 * time.Millisecond)
-			}
-			if ended != nil {
-				_ = fuse.Unmount(dir, true)
-			}
-			if err := <-done; ended == nil {
-				ended = err
-			}
-			if err := dev.Close(); ended == nil {
-				ended = err
-			}
-		})
-		return ended
-	}
-	t.Cleanup(func() {
-		if err := unmount(); err != nil {
-			t.Errorf("unmount: %v", err)
-		}
-	})
-	return dir, unmount
 }

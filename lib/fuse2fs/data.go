@@ -3,6 +3,7 @@ package fuse2fs
 import (
 	"bytes"
 	"io"
+	"math"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
@@ -23,7 +24,7 @@ func (s *Server) read(r *fuse.Request) {
 	defer ip.Put()
 	s.waits(r, int(in.Size))
 	n, err := ip.ReadAt(r.OutBuf(int(in.Size)), int64(in.Offset))
-	if err != nil && n == 0 {
+	if err != nil && err != io.EOF && n == 0 { //nolint:errorlint // as io.ReaderAt says
 		s.fail(r, err)
 		return
 	}
@@ -104,7 +105,11 @@ func (s *Server) write(r *fuse.Request) {
 		// The kernel sends no FSYNC after a synchronous write of its own.
 		err = ip.Fsync(in.Flags&syscall.O_SYNC != syscall.O_SYNC)
 	}
-	if err != nil && n == 0 {
+	if err == nil && n < len(data) && in.WriteFlags&fuse.WriteCache != 0 {
+		err = syscall.EFBIG
+	}
+	if err != nil && (n == 0 || in.WriteFlags&fuse.WriteCache != 0) {
+		// Of what it writes back the kernel does not look at the size.
 		s.fail(r, err)
 		return
 	}
@@ -138,7 +143,7 @@ func appends(ip *ext2fs.Inode, data []byte, off int64) bool {
 func (s *Server) refuse(r *fuse.Request, in *fuse.WriteIn) {
 	node, off, n, cached := r.NodeID(), int64(in.Offset), int64(in.Size), in.WriteFlags&fuse.WriteCache != 0
 	r.ReplyErr(syscall.EPERM)
-	if cached && s.cfg.Workers != 1 {
+	if cached {
 		if err := s.conn.InvalInode(node, off, n); err != nil {
 			s.log.Debug("drop what was refused", "node", node, "err", err)
 		}
@@ -185,13 +190,38 @@ func (s *Server) fallocate(r *fuse.Request) {
 	s.done(r, ip.Fallocate(mode, int64(in.Offset), int64(in.Length)))
 }
 
+// afterWriteback runs f, which answers r, once the kernel has written back what
+// it holds of r's node from off on. It does not always do that by itself. The
+// writes are requests, so f runs in a goroutine and the worker goes on; the
+// connection waits for the answer before it ends.
+func (s *Server) afterWriteback(r *fuse.Request, off int64, f func()) {
+	if s.conn.Negotiated().Flags&fuse.WritebackCache == 0 {
+		f()
+		return
+	}
+	node := r.NodeID()
+	go func() {
+		// There is no way to have pages written back and keep them.
+		if err := s.conn.InvalInode(node, off, 0); err != nil {
+			s.log.Debug("write back", "node", node, "err", err)
+		}
+		f()
+	}()
+}
+
+// lseek looks for data and holes. What is not written back would look like a
+// hole, and be lost to those who copy the data only.
 func (s *Server) lseek(r *fuse.Request) {
-	const seekData, seekHole = 3, 4
 	in, ok := fuse.In[fuse.LseekIn](r)
 	if !ok {
 		r.ReplyErr(syscall.EINVAL)
 		return
 	}
+	s.afterWriteback(r, max(int64(in.Offset), 0), func() { s.seek(r, in) })
+}
+
+func (s *Server) seek(r *fuse.Request, in *fuse.LseekIn) {
+	const seekData, seekHole = 3, 4
 	ip := s.node(r)
 	if ip == nil {
 		return
@@ -217,10 +247,14 @@ func (s *Server) lseek(r *fuse.Request) {
 
 func (s *Server) bmap(r *fuse.Request) {
 	in, ok := fuse.In[fuse.BmapIn](r)
-	if !ok || in.Blocksize != s.bsize {
+	if !ok || in.Blocksize != s.bsize || in.Block > math.MaxUint32 {
 		r.ReplyErr(syscall.EINVAL)
 		return
 	}
+	s.afterWriteback(r, int64(in.Block)*int64(s.bsize), func() { s.findBlock(r, in) })
+}
+
+func (s *Server) findBlock(r *fuse.Request, in *fuse.BmapIn) {
 	ip := s.node(r)
 	if ip == nil {
 		return

@@ -12,6 +12,7 @@
 // server.
 //
 // Permission is the kernel's to check (default_permissions, ACLs); what a file
-// operation does is ext2fs's to decide. This package holds no lock of its own
-// and starts no goroutine: handlers run on the connection's workers.
+// operation does is ext2fs's to decide. This package holds no lock of its own.
+// Handlers run on the connection's workers, but for those that have to wait for
+// the kernel to write back what it has cached.
 package fuse2fs

@@ -60,19 +60,38 @@ func (s *Server) ioctl(r *fuse.Request) {
 		r.ReplyErr(syscall.ENOTTY)
 		return
 	}
-	ip := s.node(r)
-	if ip == nil {
-		return
+	run := func() {
+		ip := s.node(r)
+		if ip == nil {
+			return
+		}
+		defer ip.Put()
+		out := make([]byte, in.OutSize)
+		n, err := s.doIoctl(r, ip, in.Cmd, arg[:in.InSize], out)
+		if err != nil {
+			s.fail(r, err)
+			return
+		}
+		fuse.Out[fuse.IoctlOut](r)
+		r.ReplyBytes(out[:n])
 	}
-	defer ip.Put()
-	out := make([]byte, in.OutSize)
-	n, err := s.doIoctl(r, ip, in.Cmd, arg[:in.InSize], out)
-	if err != nil {
-		s.fail(r, err)
-		return
+	if protects(in.Cmd, arg) {
+		s.afterWriteback(r, 0, run) // later, what was written before would be refused
+	} else {
+		run()
 	}
-	fuse.Out[fuse.IoctlOut](r)
-	r.ReplyBytes(out[:n])
+}
+
+// protects says whether an ioctl makes an inode immutable or append-only.
+func protects(cmd uint32, in []byte) bool {
+	switch cmd {
+	case iocSetflags, iocSetflags32:
+		return len(in) >= 4 && binary.NativeEndian.Uint32(in)&protected != 0
+	case iocFssetxattr:
+		x, err := view[fsxattr](in)
+		return err == nil && x.xflags&(xflagImmutable|xflagAppend) != 0
+	}
+	return false
 }
 
 // doIoctl runs one ioctl: in and out have the sizes that its number states, but
@@ -89,7 +108,6 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		if (flags^ip.Flags())&ondisk.FlagJournalData != 0 && r.UID() != 0 {
 			return 0, syscall.EPERM // CAP_SYS_RESOURCE in the kernel's ext4
 		}
-		s.settle(r, ip, flags)
 		defer s.changed(r)
 		return 0, ip.SetFlags(flags)
 	case iocGetversion, iocGetversion32:
@@ -106,9 +124,6 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		x, err := view[fsxattr](in)
 		if err != nil {
 			return 0, err
-		}
-		if x.xflags&(xflagImmutable|xflagAppend) != 0 {
-			s.settle(r, ip, ondisk.FlagImmutable)
 		}
 		defer s.changed(r)
 		return 0, ip.SetFsxattr(x.xflags, x.projid)
@@ -166,18 +181,6 @@ func (s *Server) adminIoctl(r *fuse.Request, cmd uint32, in, out []byte) (int, e
 		// The number says that it reads, so its argument does not arrive here:
 		// always the default, which brings everything to the device first.
 		return 0, s.fs.Shutdown(ext2fs.ShutdownDefault)
-	}
-}
-
-// settle has the kernel write back what was written to ip before it becomes
-// immutable or append-only by the given flags: later, it would be refused.
-func (s *Server) settle(r *fuse.Request, ip *ext2fs.Inode, flags uint32) {
-	if flags&^ip.Flags()&protected == 0 || s.cfg.Workers == 1 {
-		return // the writes need another worker
-	}
-	r.Blocking()
-	if err := s.conn.InvalInode(r.NodeID(), 0, 0); err != nil {
-		s.log.Debug("write back before a change of flags", "node", r.NodeID(), "err", err)
 	}
 }
 

@@ -29,12 +29,22 @@ type probe struct {
 // agree, but for those of unlike.
 var probes = map[string]func(p *probe){}
 
+const noLimit = "the kernel knows no largest size of FUSE files"
+
 // unlike are the lines that may differ, by how they begin: what FUSE does not
 // let a server do, or see.
 var unlike = []struct{ probe, line, why string }{
 	{"settimes", "  mtime out of range", "the kernel keeps mtime of a FUSE file as it was set, while it knows the file; what the server stores is cut"},
 	{"times", "truncate by path to the same size", "the kernel keeps mtime and ctime of a FUSE file, and changes them when the size does"},
 	{"times", "setxattr to the same", "the kernel keeps ctime of a FUSE file, and changes it"},
+	{"seek", "  seek 9223372036854775807", noLimit},
+	{"copy", "far out", noLimit},
+	{"limits", "write at", noLimit},
+	{"limits", "  fsync", noLimit + "; it is told by fsync"},
+	{"fallocate", "mode 0x80", "the kernel knows fewer modes of FUSE files, and looks at them first"},
+	{"fallocate", "mode 0x40", "as mode 0x80"},
+	{"fallocate", "collapse", "as mode 0x80"},
+	{"fallocate", "insert", "as mode 0x80"},
 	{"times", "flags", "the kernel keeps ctime of a FUSE file"},
 	{"flags", "  rmdir: ", "the kernel does not know the flags of a FUSE inode, and looks at its type first"},
 	{"flags", "  unlink: ", "as rmdir"},

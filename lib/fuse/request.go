@@ -288,6 +288,18 @@ func (r *Request) parse(n int) bool {
 	return true
 }
 
+// bulk tells whether the message, of n bytes, carries or asks for so much data
+// that to copy it takes longer than to wake somebody.
+func (r *Request) bulk(n int) bool {
+	const most = 32 << 10
+	if n >= most {
+		return true
+	}
+	h := (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
+	return h.Opcode == OpRead && n >= inHeaderSize+readInSize &&
+		(*ReadIn)(unsafe.Pointer(&r.buf[inOffset+inHeaderSize])).Size >= most
+}
+
 // alignedBuf returns n bytes of zeroed memory that start on a page.
 func alignedBuf(n int) []byte {
 	b := make([]byte, n+pageSize)

@@ -557,6 +557,7 @@ const (
 	inHeaderSize  = int(unsafe.Sizeof(InHeader{}))
 	outHeaderSize = int(unsafe.Sizeof(OutHeader{}))
 	writeInSize   = int(unsafe.Sizeof(WriteIn{}))
+	readInSize    = int(unsafe.Sizeof(ReadIn{}))
 
 	direntSize     = int(unsafe.Sizeof(Dirent{}))
 	direntplusSize = int(unsafe.Sizeof(Direntplus{}))

@@ -43,9 +43,15 @@ func (c *Conn) work(w *worker) {
 		c.live--
 		c.workers = slices.DeleteFunc(c.workers, func(o *worker) bool { return o == w })
 	}()
+	var place placer
+	place.init()
+	c.active.Add(1)
+	defer c.active.Add(-1)
 	streak := 0 // receipts in a row without a wait, or if negative with one
+	got := time.Now()
 	for {
 		if streak <= -calm && c.idle.Load() > 0 {
+			place.leave()
 			if w.extra || !c.park() {
 				return
 			}
@@ -54,7 +60,8 @@ func (c *Conn) work(w *worker) {
 		c.idle.Add(1)
 		before := time.Now()
 		n, errno := w.ch.recv(r)
-		waited := time.Since(before) > atOnce
+		now := time.Now()
+		waited := now.Sub(before) > atOnce
 		idle := c.idle.Add(-1)
 		if errno != 0 {
 			c.end()
@@ -70,10 +77,20 @@ func (c *Conn) work(w *worker) {
 		default:
 			streak = max(streak, 0) + 1
 		}
+		if c.active.Load() > 1 || r.bulk(n) {
+			place.leave()
+		} else {
+			place.step(now.Sub(got))
+		}
+		got = now
 		if idle == 0 {
 			if streak >= press {
+				// A client that runs on our CPU has its next request ready
+				// whenever we look: what counts is whether there are more.
 				streak = 0
-				c.unpark()
+				if c.tr.pending() {
+					c.unpark()
+				}
 			}
 			if !c.growing.Load() && c.growing.CompareAndSwap(false, true) {
 				select {
@@ -103,7 +120,7 @@ func (c *Conn) work(w *worker) {
 // needs each request meets a cold thread, or wakes a sleeping CPU. So a worker
 // that found others waiting, and had to wait itself, calm times in a row, parks.
 // One that found press requests in a row ready for it, and nobody else waiting,
-// gets a parked one back.
+// gets a parked one back if there are more.
 const (
 	calm   = 64
 	press  = 4
@@ -112,6 +129,8 @@ const (
 
 // park waits to be needed. It reports false at the end of the connection.
 func (c *Conn) park() bool {
+	c.active.Add(-1)
+	defer c.active.Add(1)
 	select {
 	case <-c.wake:
 		return true

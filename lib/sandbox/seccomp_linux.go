@@ -120,6 +120,8 @@ func serverRules(o Options) []rule {
 		with(unix.SYS_CLONE, 0, unix.CLONE_THREAD|unix.CLONE_VM, unix.CLONE_THREAD|unix.CLONE_VM),
 		// Signals to itself, by which Go preempts.
 		with(unix.SYS_TGKILL, 0, any, uint32(os.Getpid())),
+		// Only the calling thread is placed.
+		with(unix.SYS_SCHED_SETAFFINITY, 0, any, 0),
 		// No code but what is there.
 		with(unix.SYS_MMAP, 2, unix.PROT_EXEC, 0),
 		with(unix.SYS_MPROTECT, 2, unix.PROT_EXEC, 0),

@@ -219,7 +219,7 @@ func (r *Request) ReplyErr(errno syscall.Errno) error {
 
 // Blocking announces that the handler is about to wait for long, for a disk or
 // a lock, so that another worker takes over reading requests now. Without it
-// that happens a millisecond later.
+// that happens some milliseconds later.
 func (r *Request) Blocking() {
 	if r.c.idle.Load() == 0 {
 		r.c.unpark()

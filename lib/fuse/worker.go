@@ -153,33 +153,40 @@ func (c *Conn) unpark() bool {
 func (c *Conn) end() { c.endOnce.Do(func() { close(c.ended) }) }
 
 // grower adds workers while requests wait and no worker is idle. It sleeps
-// until a worker finds that it was the last idle one.
+// until a worker finds that it was the last idle one. That is so of a worker
+// that serves alone, at each request; so the longer nothing waits, the less
+// often the grower looks.
 func (c *Conn) grower() {
 	const (
-		tick  = 500 * time.Microsecond
-		grace = 2 // ticks without pressure to go to sleep
+		tick     = 500 * time.Microsecond
+		mostTick = 8 * tick
+		grace    = 2 // ticks without pressure to go to sleep
 	)
+	wait := tick
 	for {
 		select {
 		case <-c.stop:
 			return
 		case <-c.grow:
 		}
-		pressed := 0
+		pressed, still := 0, true
 		for quiet := 0; quiet < grace; {
-			time.Sleep(tick)
+			time.Sleep(wait)
 			if c.idle.Load() > 0 || !c.tr.pending() {
 				quiet++
 				pressed = 0
 				continue
 			}
-			quiet = 0
+			quiet, still, wait = 0, false, tick
 			if pressed++; pressed < 2 {
 				continue // may have been taken at once
 			}
 			if !c.unpark() {
 				c.addWorker(true)
 			}
+		}
+		if still {
+			wait = min(2*wait, mostTick)
 		}
 		c.growing.Store(false)
 	}

@@ -49,6 +49,14 @@ type Config struct {
 	// read from. Without any, NewConn makes its own.
 	Clones []int
 
+	// Iomap, if set, asks for fuse-iomap where the kernel has it, in this form.
+	Iomap *IomapABI
+
+	// Urgent names operations that the kernel's memory management may wait for.
+	// While all workers but one are busy and no more may be added, the last one
+	// runs only these itself; others go on without a locked thread.
+	Urgent func(r *Request) bool
+
 	// Init, if set, sees the answer to INIT before it is sent and may change
 	// it. An error refuses the connection.
 	Init func(in *InitIn, out *InitOut) error
@@ -93,6 +101,8 @@ type Conn struct {
 	wg      sync.WaitGroup
 
 	free []*Request // guarded by mu
+
+	upserts sync.Pool // of *upsert
 }
 
 // hostPage is the unit of MaxPages.

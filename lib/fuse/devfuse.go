@@ -90,6 +90,16 @@ func (t *devFuse) notify(h *OutHeader, parts ...[]byte) syscall.Errno {
 	return errno
 }
 
+// notifyRaw may block as notify does.
+func (t *devFuse) notifyRaw(msg []byte) syscall.Errno {
+	_, _, errno := syscall.Syscall(syscall.SYS_WRITE, t.fds[0].fd, uintptr(unsafe.Pointer(&msg[0])), uintptr(len(msg)))
+	return errno
+}
+
+func (t *devFuse) ioctl(req uint32, arg []byte) (int, syscall.Errno) {
+	return devIoctl(t.fds[0].fd, req, arg)
+}
+
 func (c *devChannel) recv(r *Request) (int, syscall.Errno) {
 	p := unsafe.Pointer(&r.buf[inOffset])
 	for {

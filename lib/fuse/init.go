@@ -18,6 +18,7 @@ type Negotiated struct {
 	MaxWrite     uint32    // bytes
 	MaxPages     uint16    // pages of the host in any request
 	MaxReadahead uint32    // bytes; an upper bound, see [Mount.Tune]
+	Iomap        *IomapABI // if fuse-iomap is in force
 }
 
 // MaxPagesLimit returns fs.fuse.max_pages_limit: the largest request, in pages,
@@ -32,6 +33,19 @@ func MaxPagesLimit() int {
 		return 256
 	}
 	return n
+}
+
+// offersIomap says whether fuse-iomap is wanted and to be had. The flag alone
+// means something else to other kernels.
+func (c *Conn) offersIomap(n *Negotiated) bool {
+	if c.cfg.Iomap == nil || n.Minor < IomapMinor || n.Offered&Iomap == 0 {
+		return false
+	}
+	var s IomapSupported
+	if _, err := c.ioctl(IocIomapSupport, bytesOf(&s)); err != nil {
+		return false
+	}
+	return s.Flags&IomapFileIO != 0
 }
 
 // serveInit answers INIT and returns why the connection cannot be used, if so.
@@ -65,6 +79,12 @@ func (c *Conn) serveInit(r *Request) error {
 		n.Flags |= InitExt
 	}
 	n.Flags |= n.Offered & (MaxPages | BigWrites)
+	minor := min(in.Minor, Minor)
+	if c.offersIomap(&n) {
+		n.Iomap = c.cfg.Iomap
+		n.Flags |= Iomap
+		minor = IomapMinor
+	}
 	n.MaxPages = 32
 	if n.Flags&MaxPages != 0 {
 		n.MaxPages = uint16(c.cfg.MaxPages)
@@ -77,7 +97,7 @@ func (c *Conn) serveInit(r *Request) error {
 	out := Out[InitOut](r)
 	*out = InitOut{
 		Major:               Major,
-		Minor:               min(in.Minor, Minor),
+		Minor:               minor,
 		MaxReadahead:        n.MaxReadahead,
 		MaxBackground:       uint16(c.cfg.MaxBackground),
 		CongestionThreshold: uint16(c.cfg.MaxBackground * 3 / 4),

@@ -81,10 +81,16 @@ var opNames = [...]string{
 	OpStatx: "STATX", OpCopyFileRange64: "COPY_FILE_RANGE_64",
 }
 
+var iomapOpNames = [...]string{"FREEZE_FS", "UNFREEZE_FS", "SHUTDOWN_FS",
+	"IOMAP_CONFIG", "IOMAP_IOEND", "IOMAP_BEGIN", "IOMAP_END"}
+
 // String returns the kernel's name without its FUSE_, or the number.
 func (op Op) String() string {
 	if int(op) < len(opNames) && opNames[op] != "" {
 		return opNames[op]
+	}
+	if i := int(op) - int(OpFreezeFs); i >= 0 && i < len(iomapOpNames) {
+		return iomapOpNames[i]
 	}
 	return "op " + strconv.FormatUint(uint64(op), 10)
 }

@@ -5,7 +5,8 @@ package fuse
 import "syscall"
 
 // A transport carries requests from the kernel and answers to it. There is one
-// over /dev/fuse; one over io_uring has the same shape, a channel being a ring.
+// over /dev/fuse and one over any [Device]; one over io_uring has the same shape,
+// a channel being a ring.
 type transport interface {
 	// open returns the channel of the i-th worker. It is called before Serve
 	// only, so that a confined process need not open anything.
@@ -13,6 +14,13 @@ type transport interface {
 
 	// notify sends an unsolicited message: its header, then the parts.
 	notify(h *OutHeader, parts ...[]byte) syscall.Errno
+
+	// notifyRaw sends an unsolicited message that is whole already. It does not
+	// allocate.
+	notifyRaw(msg []byte) syscall.Errno
+
+	// ioctl issues a request to the connection, with a pointer to arg.
+	ioctl(req uint32, arg []byte) (int, syscall.Errno)
 
 	// pending tells whether requests wait for a worker.
 	pending() bool

@@ -84,7 +84,19 @@ type Statx struct {
 	RdevMinor      uint32
 	DevMajor       uint32
 	DevMinor       uint32
-	_              [14]uint64
+
+	// What follows is zero unless fuse-iomap was agreed on.
+	MntID                uint64
+	DioMemAlign          uint32 // of buffers in direct I/O, bytes
+	DioOffsetAlign       uint32 // of offsets and lengths
+	Subvol               uint64
+	AtomicUnitMin        uint32 // of atomic writes, bytes
+	AtomicUnitMax        uint32
+	AtomicSegmentsMax    uint32
+	DioReadOffsetAlign   uint32
+	AtomicUnitMaxOptimal uint32
+	_                    uint32
+	_                    [8]uint64
 }
 
 // Kstatfs is struct fuse_kstatfs. Blocks count in units of Frsize.

@@ -100,6 +100,11 @@ func (c *Conn) work(w *worker) {
 			}
 		}
 		r.ch = w.ch
+		if idle == 0 && c.handsOff(r, n) {
+			r = c.newRequest()
+			w.busy.Store(false)
+			continue
+		}
 		if !c.serve(w, r, n) {
 			return
 		}
@@ -113,6 +118,39 @@ func (c *Conn) work(w *worker) {
 			}
 		}
 		w.busy.Store(false)
+	}
+}
+
+// handsOff gives r, a message of n bytes, to a goroutine if the worker that has
+// read it is the last that can read, and r is nothing that memory may wait for.
+func (c *Conn) handsOff(r *Request, n int) bool {
+	if c.cfg.Urgent == nil || n < inHeaderSize {
+		return false
+	}
+	op := r.Op()
+	if op == OpInit || op == OpDestroy || op.noReply() || c.cfg.Urgent(r) {
+		return false
+	}
+	c.mu.Lock()
+	last := c.live >= c.cfg.MaxWorkers
+	c.mu.Unlock()
+	if !last {
+		return false
+	}
+	c.deferred.Add(1) // done takes it back
+	go func() {
+		w := &worker{ch: r.ch}
+		c.serveDeferred(w, r, n)
+	}()
+	return true
+}
+
+// serveDeferred serves a request that was handed off.
+func (c *Conn) serveDeferred(w *worker, r *Request, n int) {
+	c.serve(w, r, n)
+	if !r.state.CompareAndSwap(serving, deferred) { // answered
+		c.freeRequest(r)
+		c.deferred.Add(-1)
 	}
 }
 

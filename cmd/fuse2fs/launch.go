@@ -50,6 +50,8 @@ type launcher struct {
 	dev    *blockdev.File
 	jnl    *blockdev.File
 	claim  *blockdev.File // keeps others from a block device until it is mounted
+	lock   *blockdev.File // the image behind loop
+	loop   *fuse.Loop     // through which the kernel does the I/O of an image
 	ch     channel
 	server *exec.Cmd
 	mount  *fuse.Mount
@@ -127,6 +129,9 @@ func (l *launcher) openDevices() (err error) {
 	if l.dev, err = l.open(l.o.Source, false); err != nil {
 		return err
 	}
+	if err := l.iomapDevice(); err != nil {
+		return err
+	}
 	if size := l.dev.Size(); l.o.Offset > size || l.o.Size > size-l.o.Offset {
 		return fails(exitOpen, "%s: offset=%d and size=%d lead past the end of its %d bytes",
 			l.o.Source, l.o.Offset, l.o.Size, size)
@@ -184,7 +189,7 @@ func (l *launcher) startServer() ([]string, error) {
 		return nil, fails(exitUsage, "starting the server: %w", err)
 	}
 	send := []int{}
-	for _, d := range []*blockdev.File{l.dev, l.jnl} {
+	for _, d := range []*blockdev.File{l.dev, l.jnl, l.lock} {
 		if d != nil {
 			fd, _, _ := d.Fd()
 			send = append(send, int(fd))
@@ -286,6 +291,8 @@ func (l *launcher) asBlock(mo *fuse.MountOptions) (done func(), err error) {
 		mo.BlockDevice = l.o.Source
 		_ = l.claim.Close()
 		l.claim = nil
+	case l.loop != nil:
+		mo.BlockDevice = l.loop.Path
 	default:
 		loop, err := fuse.AttachLoop(l.o.Source, l.o.ReadOnly)
 		if err != nil {
@@ -364,11 +371,15 @@ func (l *launcher) cleanup() {
 }
 
 func (l *launcher) closeDevices() {
-	for _, d := range []**blockdev.File{&l.claim, &l.dev, &l.jnl} {
+	for _, d := range []**blockdev.File{&l.claim, &l.dev, &l.jnl, &l.lock} {
 		if *d != nil {
 			_ = (*d).Close()
 			*d = nil
 		}
+	}
+	if l.loop != nil {
+		_ = l.loop.Close()
+		l.loop = nil
 	}
 }
 

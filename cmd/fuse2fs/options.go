@@ -41,6 +41,9 @@ type options struct {
 	Fakeroot    bool
 	UID, GID    *uint32
 	Sandbox     string // strict, off
+	Iomap       string // "", default, 0, 1: whether the kernel does the I/O of files
+	IomapABI    string // "", may26, v7
+	LockFd      bool   // to the server: an open file that is to stay so comes last
 
 	AllowOther    bool
 	NoDefaultOpts bool
@@ -145,6 +148,8 @@ var valued = map[string]func(*options, string) error{
 	"errors":       oneOf(func(o *options) *string { return &o.Errors }, "continue", "remount-ro", "panic"),
 	"data":         oneOf(func(o *options) *string { return &o.Data }, "ordered", "journal", "writeback"),
 	"sandbox":      oneOf(func(o *options) *string { return &o.Sandbox }, "strict", "off"),
+	"iomap":        oneOf(func(o *options) *string { return &o.Iomap }, "default", "0", "1"),
+	"iomap_abi":    oneOf(func(o *options) *string { return &o.IomapABI }, "may26", "v7"),
 	"uid":          func(o *options, v string) error { return parseID(&o.UID, v) },
 	"gid":          func(o *options, v string) error { return parseID(&o.GID, v) },
 	"barrier":      func(o *options, v string) error { return barrier(v) },

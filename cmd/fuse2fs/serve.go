@@ -14,6 +14,7 @@ import (
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/fuse"
 	"github.com/e2kit/e2kit/lib/fuse2fs"
 	"github.com/e2kit/e2kit/lib/sandbox"
 )
@@ -35,6 +36,9 @@ func serve() int {
 		return fail(fmt.Errorf("the launcher sent no device (%v)", err))
 	}
 	o := m.Options
+	if o.LockFd { // stays open as long as this process
+		fds = fds[:len(fds)-1]
+	}
 	dev, jnl, err := o.devices(fds)
 	if err != nil {
 		return fail(err)
@@ -42,7 +46,8 @@ func serve() int {
 	var warn []string
 	if o.Sandbox != "off" {
 		missing, err := sandbox.Confine(sandbox.Options{
-			Ioctls:   []uint32{unix.BLKDISCARD, unix.BLKZEROOUT},
+			Ioctls: []uint32{unix.BLKDISCARD, unix.BLKZEROOUT, fuse.IocIomapSupport, fuse.IocBackingOpen,
+				fuse.IocSetNofs},
 			Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
 			Files:    16 + maxFds, // /dev/fuse and its clones are still to come
 		})
@@ -68,9 +73,9 @@ func serve() int {
 	if !o.Debug {
 		level.Set(slog.LevelWarn)
 	}
-	ro, why := fs.ReadOnly()
+	ro, roWhy := fs.ReadOnly()
 	if ro && !o.ReadOnly {
-		warn = append(warn, "mounted read-only: "+why)
+		warn = append(warn, "mounted read-only: "+roWhy)
 	}
 	if err := ch.send(message{Opened: true, Warn: warn, RO: ro}); err != nil {
 		return 1
@@ -98,6 +103,14 @@ func serve() int {
 	if o.Single {
 		cfg.Workers = 1
 	}
+	why := ""
+	if cfg.Iomap, why = o.iomapConfig(fs); why != "" {
+		if o.Iomap == "1" {
+			fs.Close()
+			return fail(fmt.Errorf("iomap=1: %s", why))
+		}
+		log.Debug("the kernel does not do the I/O of files", "because", why)
+	}
 	srv, err := fuse2fs.New(fds[0], cfg)
 	if err != nil {
 		fs.Close()
@@ -105,6 +118,10 @@ func serve() int {
 	}
 	go func() {
 		<-srv.Ready()
+		if o.Iomap == "1" && !srv.Iomap() {
+			_ = ch.send(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
+			return
+		}
 		_ = ch.send(message{Serving: true})
 	}()
 	if err := srv.Serve(); err != nil {

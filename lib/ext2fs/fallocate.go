@@ -152,7 +152,7 @@ func (ip *Inode) update(credits int, f func(h *jbd2.Handle) (done bool, err erro
 func (ip *Inode) preallocate(off, end int64, keep, rsvOK bool) error {
 	fs := ip.fs
 	if old := ip.Size(); !keep && end > old {
-		if err := ip.zeroRange(old, min(end, int64(fs.blocksOf(old)<<fs.blockBits))-old); err != nil {
+		if err := ip.zeroPart(old, min(end, int64(fs.blocksOf(old)<<fs.blockBits))-old); err != nil {
 			return err
 		}
 	}
@@ -250,14 +250,14 @@ func (ip *Inode) zeroEdges(off, end, mask int64) error {
 		if off&mask == 0 && end&mask == 0 {
 			return nil
 		}
-		return ip.zeroRange(off, end-off)
+		return ip.zeroPart(off, end-off)
 	}
 	if off&mask != 0 {
-		if err := ip.zeroRange(off, mask+1-off&mask); err != nil {
+		if err := ip.zeroPart(off, mask+1-off&mask); err != nil {
 			return err
 		}
 	}
-	return ip.zeroRange(end&^mask, end&mask)
+	return ip.zeroPart(end&^mask, end&mask)
 }
 
 // removeSteps frees the blocks of [lo, hi).

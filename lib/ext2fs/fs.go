@@ -154,6 +154,8 @@ type FS struct {
 
 	xattr fsXattr // attributes that inodes share
 
+	kernelIO KernelIO // set before the first request, see SetKernelIO
+
 	lazy       lazyInit
 	started    uint64 // immutable: s_kbytes_written at open
 	mountState uint16 // s_state when it was mounted

@@ -19,6 +19,7 @@ type cached struct {
 	refs       int32 // pins
 	evicting   bool  // its blocks are being freed
 	freed      bool  // it is free on disk: not to be kept
+	kept       bool  // not pinned, but what was reserved for it must stay
 	prev, next *Inode
 }
 
@@ -49,8 +50,12 @@ func (c *icache) init() {
 
 func (c *icache) shard(ino ondisk.Ino) *ishard { return &c.shards[uint32(ino)%icacheShards] }
 
-// use takes ip out of the ring of the unused.
+// use takes ip out of the ring of the unused, or of those that are kept.
 func (s *ishard) use(ip *Inode) {
+	if ip.kept {
+		ip.kept = false
+		return
+	}
 	ip.prev.next, ip.next.prev = ip.next, ip.prev
 	ip.prev, ip.next = nil, nil
 	s.unused--
@@ -279,6 +284,11 @@ func (ip *Inode) lastPutLocked(s *ishard) {
 		if !keep {
 			break
 		}
+		if s.holds[ip.ino] != 0 && fs.kernelIO.On && !ip.freed && ip.mapHolds() {
+			ip.refs, ip.kept = 0, true
+			s.mu.Unlock()
+			return
+		}
 		if released || !ip.mapHolds() {
 			if ip.refs = 0; ip.freed {
 				delete(s.inode, ip.ino)
@@ -331,6 +341,13 @@ func (fs *FS) Release(ino ondisk.Ino, n uint64) uint64 {
 	}
 	delete(s.holds, ino)
 	ip := s.inode[ino]
+	if ip != nil && ip.kept {
+		s.use(ip)
+		ip.refs = 1
+		s.mu.Unlock()
+		ip.Put()
+		return 0
+	}
 	gone := ip == nil && have > 0 && fs.isOrphan(ino) ||
 		ip != nil && ip.refs == 0 && !ip.evicting && ip.raw.Base().LinksCount.Get() == 0
 	s.mu.Unlock()
@@ -349,6 +366,13 @@ func (c *icache) drop(fs *FS) {
 		s := &c.shards[i]
 		s.mu.Lock()
 		clear(s.holds)
+		for _, ip := range s.inode {
+			if ip.kept {
+				s.use(ip)
+				s.retire(ip, len(s.inode))
+				defer ip.dropMap()
+			}
+		}
 		for s.unused > 0 {
 			ip := s.root.prev
 			s.use(ip)
@@ -362,4 +386,19 @@ func (c *icache) drop(fs *FS) {
 		}
 		s.mu.Unlock()
 	}
+}
+
+// keptInodes returns the inodes that are kept for what is reserved for them.
+func (c *icache) keptInodes() (inodes []ondisk.Ino) {
+	for i := range c.shards {
+		s := &c.shards[i]
+		s.mu.Lock()
+		for ino, ip := range s.inode {
+			if ip.kept {
+				inodes = append(inodes, ino)
+			}
+		}
+		s.mu.Unlock()
+	}
+	return inodes
 }

@@ -67,13 +67,18 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 			return iomap.Pair{}, syscall.EFBIG
 		}
 		// A size beyond what can be mapped is a hole there, walked in long steps.
-		n := uint32(min(last-first+1, math.MaxUint32))
+		n := uint32(math.MaxUint32)
 		return ip.pair(run{lblk: math.MaxUint32, n: n}, first), nil
 	}
 	lblk, n := ondisk.Lblk(first), uint32(min(last-first+1, rsvMost))
 	ip.mapMu.RLock()
 	if ip.noBlocks() || op&iomap.Report == 0 && ip.journalsData() {
 		inline := ip.flag(ondisk.FlagInlineData) || !ip.noBlocks()
+		if fs.kernelIO.On && ip.flag(ondisk.FlagInlineData) {
+			p := ip.inlinePair(first)
+			ip.mapMu.RUnlock()
+			return p, nil
+		}
 		ip.mapMu.RUnlock()
 		if !inline {
 			return iomap.Pair{}, syscall.EINVAL // no file with data
@@ -84,7 +89,13 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 		p.Overwrite()
 		return p, nil
 	}
-	r, err := ip.mapRun(lblk, 0)
+	var r run
+	var err error
+	if op&iomap.Allocates == 0 {
+		r, err = ip.view(lblk)
+	} else {
+		r, err = ip.mapRun(lblk, 0)
+	}
 	ip.mapMu.RUnlock()
 	if err != nil {
 		return iomap.Pair{}, err
@@ -152,18 +163,28 @@ func (ip *Inode) beginHole(op iomap.Op, lblk ondisk.Lblk, n uint32) (run, error)
 	case !ip.isExtents() && uint64(lblk) >= ip.fs.indMax():
 		return r, syscall.EFBIG
 	}
-	r, err = ip.claim(lblk, n, r.n, op&Privileged != 0)
+	if fs := ip.fs; fs.kernelIO.On && op&iomap.Direct == 0 && op&(iomap.Write|iomap.Fault) == iomap.Write {
+		// What is reserved ahead goes with it, so that the next write of a
+		// stream need not ask.
+		r, err = ip.claim(op, lblk, n, r.n, true)
+	} else {
+		r, err = ip.claim(op, lblk, n, r.n, false)
+	}
 	r.flags = iomap.New
 	return r, err
 }
 
 // claim returns reserved blocks for up to n blocks from lblk on, where a hole of
-// hole blocks is. rsvOK lets it take those kept for the super-user. mapMu is held
-// exclusively.
-func (ip *Inode) claim(lblk ondisk.Lblk, n, hole uint32, rsvOK bool) (run, error) {
+// hole blocks is; with ahead, all that are reserved there. op is what for. mapMu
+// is held exclusively.
+func (ip *Inode) claim(op iomap.Op, lblk ondisk.Lblk, n, hole uint32, ahead bool) (run, error) {
 	n = min(n, hole)
 	for try := 0; ; try++ {
-		if pblk, k := ip.rsvTake(lblk, n); k > 0 {
+		most := n
+		if ahead {
+			most = hole
+		}
+		if pblk, k := ip.rsvTake(lblk, most, op&iomap.Direct != 0); k > 0 {
 			return run{lblk: lblk, pblk: pblk, n: k, state: runUnwritten}, nil
 		}
 		if try > 0 {
@@ -171,12 +192,15 @@ func (ip *Inode) claim(lblk ondisk.Lblk, n, hole uint32, rsvOK bool) (run, error
 		}
 		if r, err := ip.implied(lblk); err != nil || r.n > 0 {
 			r.n = min(r.n, n)
+			if err == nil && ip.fs.kernelIO.On {
+				ip.busyAdd(uint64(lblk), uint64(lblk)+uint64(r.n)) // for view
+			}
 			return r, err
 		}
 		if i := ip.rsvSearch(uint64(lblk)); i < len(ip.fm.rsv) {
 			hole = uint32(min(uint64(hole), uint64(ip.fm.rsv[i].lblk)-uint64(lblk)))
 		}
-		if err := ip.rsvNew(lblk, uint64(min(n, hole)), uint64(hole), rsvOK); err != nil {
+		if err := ip.rsvNew(lblk, uint64(min(n, hole)), uint64(hole), op&Privileged != 0); err != nil {
 			return run{}, err
 		}
 	}
@@ -289,9 +313,19 @@ func (ip *Inode) storeData(h *jbd2.Handle) error {
 	return err
 }
 
-// End implements iomap.File. What was reserved and not used stays reserved until
-// the inode is released.
-func (ip *Inode) End(iomap.Op, int64, int64, int64, iomap.Mapping) error { return nil }
+// End implements iomap.File. What was reserved for direct I/O and not used is
+// given back. Other reservations stay until the inode is released or cut: pages
+// that are dirty, or being written back, may be on their way to them, though this
+// write did not use them.
+func (ip *Inode) End(op iomap.Op, pos, count, written int64, _ iomap.Mapping) error {
+	if op&(iomap.Write|iomap.Direct) != iomap.Write|iomap.Direct || pos < 0 || count <= 0 || written >= count || pos > math.MaxInt64-count {
+		return nil
+	}
+	ip.mapMu.Lock()
+	ip.rsvUnused(ip.fs.blocksOf(pos+max(written, 0)), ip.fs.blocksOf(pos+count))
+	ip.mapMu.Unlock()
+	return nil
+}
 
 // IOEnd implements iomap.File: in one transaction the blocks become the file's,
 // written, and the size reaches the end of the write. Large ranges in many
@@ -313,6 +347,9 @@ func (ip *Inode) ioEnd(e iomap.IOEnd, touch bool) (int64, error) {
 	hi := fs.blocksOf(end)
 	if e.Err != nil {
 		ip.mapMu.Lock()
+		if e.Flags&iomap.EndDirect != 0 {
+			ip.rsvUnused(lo, hi)
+		}
 		ip.busyDone(lo, hi)
 		ip.mapMu.Unlock()
 		return 0, e.Err

@@ -3,6 +3,7 @@ package ext2fs
 import (
 	"github.com/e2kit/e2kit/lib/buffer"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+	"github.com/e2kit/e2kit/lib/iomap"
 	"github.com/e2kit/e2kit/lib/jbd2"
 )
 
@@ -216,7 +217,11 @@ func (ip *Inode) journalHole(h *jbd2.Handle, lblk ondisk.Lblk, rsvOK bool) (*buf
 	if err != nil {
 		return nil, err
 	}
-	c, err := ip.claim(lblk, 1, r.n, rsvOK)
+	var op iomap.Op
+	if rsvOK {
+		op = Privileged
+	}
+	c, err := ip.claim(op, lblk, 1, r.n, false)
 	if err != nil {
 		return nil, err
 	}

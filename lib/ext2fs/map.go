@@ -40,6 +40,8 @@ type fileMap struct {
 	runs  [4]run // guarded by runMu: found last, holes too; n is 0 if unused
 	hand  uint8  // guarded by runMu: replaced next
 
+	durable atomic.Uint64 // dataSyncTid that is known to be committed, plus 1<<32
+
 	reservations
 }
 

@@ -15,6 +15,7 @@ import (
 type Cred struct {
 	UID, GID uint32
 	Umask    uint16 // applied where the directory has no default ACL
+	Verbatim bool   // the mode is final: the caller sees to umask and ACLs
 }
 
 // mayUseReserved tells whether cred may take the blocks that are reserved for
@@ -264,7 +265,10 @@ func (fs *FS) makeInode(h *jbd2.Handle, dp *Inode, mode uint16, cred Cred, init 
 	}
 	ip.own(dp, cred)
 	m := mode
-	if err = fs.aclInit(h, dp, ip, &m, cred.Umask); err == nil {
+	if !cred.Verbatim {
+		err = fs.aclInit(h, dp, ip, &m, cred.Umask)
+	}
+	if err == nil {
 		ip.mapMu.Lock()
 		b := ip.raw.Base()
 		b.Mode.Set(b.Mode.Get()&^0o777 | m&0o777)

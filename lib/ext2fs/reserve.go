@@ -19,6 +19,9 @@ type rsvRun struct {
 	pblk ondisk.Fsblk
 	n    uint32
 	out  bool // Begin has handed them out: data may be on its way to them
+	// direct says that they were handed out once, for direct I/O: nobody else can
+	// be writing to them.
+	direct bool
 }
 
 func (r *rsvRun) end() uint64 { return uint64(r.lblk) + uint64(r.n) }
@@ -73,9 +76,9 @@ func (ip *Inode) rsvSearch(lblk uint64) int {
 	return len(rsv)
 }
 
-// rsvTake hands out up to n reserved blocks from lblk on: 0 if none are
-// reserved there. mapMu is held exclusively.
-func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32) (ondisk.Fsblk, uint32) {
+// rsvTake hands out up to n reserved blocks from lblk on, for direct I/O or not:
+// 0 if none are reserved there. mapMu is held exclusively.
+func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32, direct bool) (ondisk.Fsblk, uint32) {
 	m := &ip.fm
 	i := ip.rsvSearch(uint64(lblk))
 	if i == len(m.rsv) || m.rsv[i].lblk > lblk {
@@ -87,6 +90,7 @@ func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32) (ondisk.Fsblk, uint32) {
 	m.next = uint64(lblk) + uint64(n)
 	pblk := r.pblk + ondisk.Fsblk(in)
 	if r.out {
+		m.rsv[i].direct = false
 		return pblk, n
 	}
 	// Runs are divided between clusters only.
@@ -100,7 +104,7 @@ func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32) (ondisk.Fsblk, uint32) {
 		out  bool
 	}{{0, lo, false}, {lo, hi, true}, {hi, r.n, false}} {
 		if c.a < c.b {
-			parts[k] = rsvRun{lblk: r.lblk + ondisk.Lblk(c.a), pblk: r.pblk + ondisk.Fsblk(c.a), n: c.b - c.a, out: c.out}
+			parts[k] = rsvRun{lblk: r.lblk + ondisk.Lblk(c.a), pblk: r.pblk + ondisk.Fsblk(c.a), n: c.b - c.a, out: c.out, direct: c.out && direct}
 			k++
 		}
 	}

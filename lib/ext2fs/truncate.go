@@ -110,7 +110,7 @@ func (ip *Inode) removeMore(h *jbd2.Handle, lo, next uint64) error {
 func (ip *Inode) extend(old, size int64) error {
 	fs := ip.fs
 	// What lies behind the size in its block may be anything.
-	if err := ip.zeroRange(old, min(size, int64(fs.blocksOf(old)<<fs.blockBits))-old); err != nil {
+	if err := ip.zeroPart(old, min(size, int64(fs.blocksOf(old)<<fs.blockBits))-old); err != nil {
 		return err
 	}
 	h, err := fs.start(creditsInode + creditsSuper)
@@ -172,7 +172,7 @@ var tailBufs = sync.Pool{New: func() any { return new([ondisk.MaxBlockSize]byte)
 func (ip *Inode) copyTail(size, old int64) (t newTail, err error) {
 	fs := ip.fs
 	in := int(size & int64(fs.blockSize-1))
-	if in == 0 || size == old {
+	if in == 0 || size == old || ip.KernelMapped() { // the kernel has zeroed it
 		return t, nil
 	}
 	t.lblk = ondisk.Lblk(size >> fs.blockBits)

@@ -33,7 +33,7 @@ func (s *Server) setattr(r *fuse.Request) {
 	}
 	defer ip.Put()
 	var set ext2fs.SetAttr
-	if in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
+	if s.iomap.abi == nil && in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
 		// What the kernel makes of a chown to no one, which is for the owner.
 		set.Valid |= ext2fs.SetKillPriv
 		var a ext2fs.Attr
@@ -61,8 +61,10 @@ func (s *Server) setattr(r *fuse.Request) {
 	if in.Valid&fuse.FattrKillSuidgid != 0 {
 		set.Valid |= ext2fs.SetKillPriv
 	}
-	if in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
-		set.Valid |= ext2fs.SetFlush // the times that the kernel has kept of a file
+	if s.iomap.abi != nil || in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
+		// The times that the kernel has kept of a file; or it knows the flags of
+		// the inode and has seen to what they forbid.
+		set.Valid |= ext2fs.SetFlush
 	}
 	if in.Valid&(fuse.FattrAtimeNow|fuse.FattrMtimeNow) != 0 {
 		set.Valid |= ext2fs.SetTouch
@@ -123,6 +125,9 @@ func (s *Server) statx(r *fuse.Request) {
 	if a.HasCrtime {
 		out.Stat.Mask |= btime
 		out.Stat.Btime = time(a.Crtime)
+	}
+	if s.iomap.abi != nil {
+		s.statxIO(&out.Stat, &a)
 	}
 	if s.cfg.UID != nil {
 		out.Stat.UID = *s.cfg.UID

@@ -23,9 +23,16 @@ func (s *Server) read(r *fuse.Request) {
 	}
 	defer ip.Put()
 	s.waits(r, int(in.Size))
-	n, err := ip.ReadAt(r.OutBuf(int(in.Size)), int64(in.Offset))
+	buf := r.OutBuf(int(in.Size))
+	n, err := ip.ReadAt(buf, int64(in.Offset))
 	if err != nil && err != io.EOF && n == 0 { //nolint:errorlint // as io.ReaderAt says
 		s.fail(r, err)
+		return
+	}
+	if s.iomap.abi != nil && ip.KernelMapped() {
+		// The kernel fills a block that lies in the inode; it keeps the times.
+		clear(buf[n:])
+		r.Reply(len(buf))
 		return
 	}
 	if in.Flags&syscall.O_ACCMODE != syscall.O_WRONLY { // else the kernel fills a page that is written in part
@@ -162,7 +169,11 @@ func (s *Server) fsync(r *fuse.Request) {
 	}
 	defer ip.Put()
 	s.waits(r, longIO)
-	s.done(r, ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0))
+	err := ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0)
+	if e := s.writebackError(ip.Ino()); err == nil {
+		err = e
+	}
+	s.done(r, err)
 }
 
 func (s *Server) syncfs(r *fuse.Request) { s.done(r, s.fs.Sync()) }

@@ -26,6 +26,10 @@ type Config struct {
 	Workers  int   // 0: as many as pay
 	Clones   []int // of fd, see fuse.Config; taken over
 	MaxPages int   // largest request, in pages; 0: ask the kernel
+
+	// Iomap, if set, lets the kernel do the I/O of files by itself, if it can
+	// and if not all data is journaled.
+	Iomap *IomapConfig
 }
 
 // cacheForever is how long the kernel may trust names and attributes: nobody
@@ -43,17 +47,31 @@ type Server struct {
 	ended  error // of closing the file system; set by destroy
 
 	opened atomic.Bool // an OPEN has been answered, see ProbeName
+
+	iomap mapper
 }
 
 // New attaches a server to fd, an open /dev/fuse that is mounted or will be.
 // It takes over fd, and the file system is closed when Serve returns.
 func New(fd int, cfg Config) (*Server, error) {
+	return serve(cfg, func(c fuse.Config) (*fuse.Conn, error) { return fuse.NewConn(fd, c) })
+}
+
+// NewOn is New for anything that behaves like /dev/fuse.
+func NewOn(dev fuse.Device, cfg Config) (*Server, error) {
+	return serve(cfg, func(c fuse.Config) (*fuse.Conn, error) { return fuse.NewConnOn(dev, c) })
+}
+
+func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, error) {
 	s := &Server{fs: cfg.FS, cfg: cfg, log: cfg.Log, bsize: uint32(cfg.FS.BlockSize()),
 		onDisk: blockdev.Align(cfg.FS.Device()) > 1}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	conn, err := fuse.NewConn(fd, fuse.Config{
+	conn, err := connect(fuse.Config{
+		Iomap:    s.iomapWanted(),
+		Init:     s.initIomap,
+		Urgent:   s.urgent,
 		Handlers: s.handlers(),
 		Flags:    s.initFlags(),
 		TimeGran: s.timeGran(),
@@ -145,6 +163,17 @@ func (s *Server) handlers() fuse.Handlers {
 		fuse.OpStatfs:      s.statfs,
 		fuse.OpIoctl:       s.ioctl,
 		fuse.OpBmap:        s.bmap,
+
+		fuse.OpCopyFileRange:   s.copyRange,
+		fuse.OpCopyFileRange64: s.copyRange,
+
+		fuse.OpIomapConfig: s.iomapConfig,
+		fuse.OpIomapBegin:  s.iomapBegin,
+		fuse.OpIomapEnd:    s.iomapEnd,
+		fuse.OpIomapIoend:  s.iomapIoend,
+		fuse.OpFreezeFs:    s.freeze,
+		fuse.OpUnfreezeFs:  s.unfreeze,
+		fuse.OpShutdownFs:  s.shutdown,
 	}
 }
 

@@ -310,6 +310,13 @@ func (j *Journal) Committed(tid Tid) bool {
 	return !tid.After(j.lastCommitted)
 }
 
+// Pending tells whether there is a transaction tid that is not durable.
+func (j *Journal) Pending(tid Tid) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return tid.After(j.lastCommitted) && j.nextTid.After(tid)
+}
+
 // Abort stops the journal: nothing is written any more, except that cause is
 // recorded in the superblock, and Start fails with EROFS. The first call
 // counts. Handles may be open.

@@ -213,6 +213,15 @@ type Time struct {
 // Before says whether t is earlier than u.
 func (t Time) Before(u Time) bool { return t.Sec < u.Sec || t.Sec == u.Sec && t.Nsec < u.Nsec }
 
+// TimeRange returns the first and the last second that inodes of size bytes can
+// hold.
+func TimeRange(size int) (first, last int64) {
+	if size <= GoodOldInodeSz {
+		return -1 << 31, 1<<31 - 1
+	}
+	return -1 << 31, 1<<34 - 1<<31 - 1
+}
+
 func getTime(lo uint32, extra *endian.LE32) Time {
 	t := Time{Sec: int64(int32(lo))}
 	if extra != nil {

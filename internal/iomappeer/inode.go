@@ -1,6 +1,7 @@
 package iomappeer
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -48,6 +49,8 @@ type Inode struct {
 	dead      bool
 	wberr     syscall.Errno // of writeback, for the next fsync
 	swapping  bool
+	names     []dname // that lead here, as far as this mount has made or found them
+	renamed   bool    // they changed since the last sync
 
 	pages pageCache
 	cache mapCache
@@ -56,7 +59,22 @@ type Inode struct {
 
 	freeing atomic.Int64 // operations under way that may free blocks
 	freeGen atomic.Int64 // how many there have been
+	talk    traffic      // requests that may change mappings
 }
+
+// traffic tells whether something went on during a request. What an answer says
+// can be compared with what is known only if nothing did.
+type traffic struct{ under, count atomic.Int64 }
+
+func (q *traffic) enter() int64 {
+	q.under.Add(1)
+	return q.count.Add(1)
+}
+
+func (q *traffic) leave() { q.under.Add(-1) }
+
+// alone reports whether nothing but the request that entered as at went on since.
+func (q *traffic) alone(at int64) bool { return q.under.Load() == 1 && q.count.Load() == at }
 
 func (in *Inode) init() {
 	in.pages.init()
@@ -97,6 +115,32 @@ func (in *Inode) Nlink() uint32 {
 
 // IsIomap reports whether the inode's data goes by iomap.
 func (in *Inode) IsIomap() bool { return in.iomap }
+
+// named notes that an inode has got a name, or lost one. made is false for one
+// that was found: it was there before.
+func (in *Inode) named(n dname, has, made bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	i := slices.Index(in.names, n)
+	switch {
+	case has && i < 0:
+		in.names = append(in.names, n)
+	case !has && i >= 0:
+		in.names = slices.Delete(in.names, i, i+1)
+	default:
+		return
+	}
+	if made {
+		in.renamed = true
+	}
+}
+
+// namesSafe notes that the names are on disk.
+func (in *Inode) namesSafe() {
+	in.mu.Lock()
+	in.renamed = false
+	in.mu.Unlock()
+}
 
 func (k *Kernel) inode(node uint64) *Inode {
 	k.mu.Lock()
@@ -344,6 +388,8 @@ func (in *Inode) touch(mtime, ctime, atime bool) {
 // is known of them ends before it is asked, since it may give them away before we
 // see its answer.
 func (in *Inode) frees(from, to int64, f func()) {
+	in.talk.enter()
+	defer in.talk.leave()
 	in.freeing.Add(1)
 	in.freeGen.Add(1)
 	in.k.claims.release(in, from, to)

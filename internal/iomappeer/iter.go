@@ -36,6 +36,10 @@ func (in *Inode) begin(t *task, op Op, pos, count int64) (*step, syscall.Errno) 
 				s := &step{pos: pos, dst: dst, src: src, hasSrc: hasSrc, cookie: cookie, gen: in.freeGen.Load()}
 				s.limit(count)
 				k.semantics(in, op, pos, &s.dst)
+				if at := in.talk.enter(); in.talk.alone(at) && in.cache.valid(cookie) {
+					k.learn(in, op, &s.dst, pos, s.count)
+				}
+				in.talk.leave()
 				return s, 0
 			}
 		}
@@ -70,6 +74,9 @@ func (in *Inode) ask(t *task, op Op, pos, count, upserts int64) (*step, bool, sy
 	k := in.k
 	body := beginIn{Opflags: k.prof.opToWire(op), AttrIno: in.attrInode(), Pos: uint64(pos), Count: uint64(count)}
 	free := k.freeBlocks(op)
+	talk := in.talk.enter()
+	defer in.talk.leave()
+	alone := in.talk.alone(talk)
 	gen := in.freeGen.Load()
 	calm := in.freeing.Load() == 0
 	cached, seq := in.cache.snapshot()
@@ -101,13 +108,12 @@ func (in *Inode) ask(t *task, op Op, pos, count, upserts int64) (*step, bool, sy
 	k.sameFree(in, op, free)
 	s := &step{pos: pos, dst: dst, src: src, hasSrc: hasSrc, gen: gen}
 	s.limit(count)
-	if calm && in.freeGen.Load() == gen && in.freeing.Load() == 0 {
+	if calm && in.freeGen.Load() == gen && in.freeing.Load() == 0 && dst.hasDev() {
+		k.claims.take(in, &dst, pos, s.count, false)
+		s.claimed = true
+	}
+	if alone && in.talk.alone(talk) {
 		k.learn(in, op, &dst, pos, s.count)
-		keep := false
-		if dst.hasDev() {
-			k.claims.take(in, &dst, pos, s.count, keep)
-			s.claimed = true
-		}
 		if _, now := in.cache.snapshot(); now == seq {
 			in.compareCached(op, cached, &dst)
 		}
@@ -212,6 +218,8 @@ func (in *Inode) finishStep(t *task, op Op, s *step, written int64, grew, stale 
 	send := func() { _, e = k.call(t, opIomapEnd, in.nodeid, 0, 0, body) }
 	if written < s.count {
 		// It may give back what was reserved and is not used.
+		in.talk.enter()
+		defer in.talk.leave()
 		in.freeing.Add(1)
 		in.freeGen.Add(1)
 		send()

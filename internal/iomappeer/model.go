@@ -1,6 +1,7 @@
 package iomappeer
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 )
@@ -180,11 +181,23 @@ func (m *model) truncate(size int64) {
 func (m *model) diff(p []byte, pos int64) (off int64, want byte) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for i, b := range p {
-		at := pos + int64(i)
-		if w := m.img.at(at); w != b && !m.unknown.has(at) {
-			return at, w
+	var zeros [pageSize]byte
+	for done := 0; done < len(p); {
+		at := pos + int64(done)
+		page := m.img[at/pageSize]
+		if page == nil {
+			page = &zeros
 		}
+		want := page[at%pageSize:]
+		got := p[done:min(len(p), done+len(want))]
+		if !bytes.Equal(got, want[:len(got)]) {
+			for i, b := range got {
+				if w := want[i]; w != b && !m.unknown.has(at+int64(i)) {
+					return at + int64(i), w
+				}
+			}
+		}
+		done += len(got)
 	}
 	return -1, 0
 }

@@ -246,6 +246,7 @@ func (k *Kernel) syncfs(t *task) syscall.Errno {
 	if first == 0 {
 		for i, in := range ins {
 			in.model.durableTo(marks[i])
+			in.namesSafe()
 		}
 	}
 	return first

@@ -85,6 +85,7 @@ func (k *Kernel) lookup(t *task, dir *Inode, name string) (*Inode, syscall.Errno
 	}
 	in, errno := k.instantiate(&e, false)
 	if errno == 0 {
+		in.named(dname{dir.nodeid, name}, true, false)
 		k.dents.set(dir.nodeid, name, in, validity(e.EntryValid, e.EntryValidNsec))
 	}
 	return in, errno
@@ -172,6 +173,7 @@ func (k *Kernel) create(name string, dir *Inode, op uint32, mode uint32, file bo
 		return nil, open, errno
 	}
 	if name != "" {
+		in.named(dname{dir.nodeid, name}, true, true)
 		k.dents.set(dir.nodeid, name, in, validity(e.EntryValid, e.EntryValidNsec))
 	}
 	dir.expire()
@@ -285,6 +287,7 @@ func (k *Kernel) Link(in, dir *Inode, name string) syscall.Errno {
 	if _, errno := k.instantiate(&e, false); errno != 0 {
 		return errno
 	}
+	in.named(dname{dir.nodeid, name}, true, true)
 	k.expect("ATTR", in.Nlink() == was+1, in, "LINK leaves %d links, of %d before", in.Nlink(), was)
 	k.dents.set(dir.nodeid, name, in, validity(e.EntryValid, e.EntryValidNsec))
 	in.touch(false, true, false)
@@ -311,6 +314,7 @@ func (k *Kernel) remove(dir *Inode, name string, op uint32) syscall.Errno {
 	if errno == 0 {
 		k.dents.remove(dir.nodeid, name)
 		dir.expire()
+		in.named(dname{dir.nodeid, name}, false, true)
 		in.unlinked(op == opRmdir)
 	}
 	dir.rwsem.Unlock()
@@ -373,6 +377,14 @@ func (k *Kernel) Rename(from *Inode, name string, to *Inode, newName string, fla
 		from.expire()
 		to.expire()
 		in.expire()
+		in.named(dname{from.nodeid, name}, false, true)
+		in.named(dname{to.nodeid, newName}, true, true)
+		if old != nil {
+			old.named(dname{to.nodeid, newName}, false, true)
+			if flags&RenameExchange != 0 {
+				old.named(dname{from.nodeid, name}, true, true)
+			}
+		}
 		if old != nil && flags&RenameExchange == 0 {
 			old.unlinked(old.dir)
 		}
@@ -446,6 +458,7 @@ func (k *Kernel) Readdir(dir *Inode) ([]Dirent, syscall.Errno) {
 				}
 				k.expect("NAME", e.Attr.Ino == d.Ino, in, "READDIRPLUS: %q has ino %d in the entry, %d in the attributes", name, d.Ino,
 					e.Attr.Ino)
+				in.named(dname{dir.nodeid, name}, true, false)
 				k.dents.set(dir.nodeid, name, in, validity(e.EntryValid, e.EntryValidNsec))
 			}
 		}

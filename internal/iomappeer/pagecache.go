@@ -33,6 +33,13 @@ type folio struct {
 	wb sync.RWMutex // held alone while under writeback
 }
 
+// waitWriteback returns when no writeback of the folio that began before is under
+// way.
+func (f *folio) waitWriteback() {
+	f.wb.RLock()
+	defer f.wb.RUnlock()
+}
+
 func (f *folio) isDirty() bool { return slices.Contains(f.dirty, true) }
 
 // pageCache is the folios of a file.

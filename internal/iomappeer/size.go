@@ -170,7 +170,7 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 	var es []edge
 	first, last := roundUp(off, k.bs)/k.bs, end/k.bs
 	if zeroes {
-		es = in.edges(off, min(end, isize))
+		es = in.edges(off, end)
 		in.known.forget(first, last)
 	}
 	var errno syscall.Errno
@@ -375,6 +375,9 @@ func (in *Inode) fsync(t *task, fh uint64, dataOnly bool) syscall.Errno {
 	in.mu.Unlock()
 	if errno == 0 {
 		in.model.durableTo(mark)
+		if !dataOnly {
+			in.namesSafe()
+		}
 	}
 	return errno
 }

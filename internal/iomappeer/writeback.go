@@ -10,7 +10,6 @@ type ioend struct {
 	flags    uint32
 	errno    syscall.Errno
 	maps     []Mapping // that it went by
-	steps    []*step   // whose claims end with it
 }
 
 // writeback writes the dirty folios that overlap [from, to), folio by folio, and
@@ -22,12 +21,14 @@ func (in *Inode) writeback(t *task, from, to int64) syscall.Errno {
 	var ends []*ioend
 	var cur *step // the mapping in use
 	var steps []*step
+	var others []*folio // under writeback by somebody else, maybe
 	for _, f := range in.pages.within(from, to, size) {
 		f.mu.Lock()
 		off := f.idx * size
 		isize := in.Size()
 		if f.gone || !f.isDirty() || off >= isize {
 			f.mu.Unlock()
+			others = append(others, f)
 			continue
 		}
 		f.wb.Lock()
@@ -56,6 +57,9 @@ func (in *Inode) writeback(t *task, from, to int64) syscall.Errno {
 	}
 	for _, f := range held {
 		f.wb.Unlock()
+	}
+	for _, f := range others {
+		f.waitWriteback()
 	}
 	in.mu.Lock()
 	if errno != 0 && in.wberr == 0 {
@@ -182,6 +186,8 @@ func (in *Inode) sendIOEnd(e *ioend) syscall.Errno {
 	}
 	var out ioendOut
 	worker := &task{name: "ioend"} // a worker of the kernel: no user's
+	in.talk.enter()
+	defer in.talk.leave()
 	send := func() syscall.Errno { return k.callInto(worker, opIomapIOEnd, in.nodeid, &out, body) }
 	if e.errno != 0 {
 		in.ioFailed(e.pos, end)

@@ -255,6 +255,13 @@ func (q *queue) init() {
 	q.processing = make(map[uint64]*request)
 }
 
+// sent returns the number of the last request.
+func (q *queue) sent() uint64 {
+	q.qmu.Lock()
+	defer q.qmu.Unlock()
+	return q.lastUnique
+}
+
 // next waits for a request and marks it as read.
 func (k *Kernel) next() (*request, syscall.Errno) {
 	k.qmu.Lock()
@@ -366,7 +373,11 @@ func (k *Kernel) send(b []byte) syscall.Errno {
 	}
 	if h.Unique == 0 {
 		errno := k.notify(h.Error, rest)
-		k.trace(Message{Notify: h.Error, Data: b, Errno: errno})
+		m := Message{Notify: h.Error, Data: b, Errno: errno}
+		if h.Error == notifyUpsert || h.Error == notifyInval {
+			dec(rest, &m.Node)
+		}
+		k.trace(m)
 		return errno
 	}
 	if h.Error > 0 || h.Error <= -512 {

@@ -18,13 +18,18 @@ func (in *Inode) report(t *task, from, to int64) ([]Mapping, syscall.Errno) {
 		if n++; n > reportLimit {
 			return 0, false, false, syscall.EIO
 		}
-		out = append(out, s.dst)
+		m := s.dst
+		if skip := uint64(s.pos) - m.Offset; m.Addr != nullAddr {
+			m.Addr += skip
+		}
+		m.Offset, m.Length = uint64(s.pos), uint64(s.count)
+		out = append(out, m)
 		return s.count, false, false, 0
 	})
-	if n > 0 && to == k.maxbytes {
+	if n > 0 && to == k.maxbytes && (k.prof == May26 || !in.cache.exists()) {
 		last := out[len(out)-1]
 		holes := 0
-		for i := len(out) - 1; i >= 0 && out[i].Type == TypeHole; i-- {
+		for i := len(out) - 1; i >= 0 && out[i].Type == TypeHole; i-- { // as far as the last extent
 			holes++
 		}
 		k.expect("A17", holes <= 1, in, "%d holes behind the last extent, the last being %v: each costs FIEMAP a request", holes, last)

@@ -51,6 +51,7 @@ var deps = map[string]string{
 	"internal/testfs":      "lib/... internal/testfs/... x/sys",
 	"internal/testfs/...":  "lib/... internal/testfs/... x/sys go-fuse",
 	"internal/testsum":     "",
+	"internal/iomappeer":   "lib/blockdev x/sys",
 	"tests":                "",
 	"internal/bench/...":   "lib/... internal/testfs/... internal/bench/... x/sys tablewriter humanize",
 	"cmd/...":              "lib/... internal/cli x/sys x/term cli humanize tablewriter uuid compress",

@@ -40,13 +40,28 @@ func (n *known) at(b int64) *blk {
 	return v
 }
 
-// forget is for blocks whose place the server may have changed by itself.
-func (n *known) forget(from, to int64) {
+// forget is for blocks whose place the server may have changed by itself. It
+// returns what was known.
+func (n *known) forget(from, to int64) map[int64]*blk {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	for b := range n.blocks {
+	had := make(map[int64]*blk)
+	for b, v := range n.blocks {
 		if b >= from && b < to {
+			had[b] = v
 			delete(n.blocks, b)
+		}
+	}
+	return had
+}
+
+// restore takes back what forget did, where nothing has been learnt since.
+func (n *known) restore(had map[int64]*blk) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for b, v := range had {
+		if n.blocks[b] == nil {
+			n.blocks[b] = v
 		}
 	}
 }

@@ -169,9 +169,10 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 	}
 	var es []edge
 	first, last := roundUp(off, k.bs)/k.bs, end/k.bs
+	var had map[int64]*blk
 	if zeroes {
 		es = in.edges(off, end)
-		in.known.forget(first, last)
+		had = in.known.forget(first, last)
 	}
 	var errno syscall.Errno
 	if grows {
@@ -184,7 +185,11 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 		call()
 	}
 	if errno != 0 {
-		if zeroes && errno != syscall.EOPNOTSUPP && errno != syscall.ENOSYS {
+		switch {
+		case !zeroes:
+		case errno == syscall.EOPNOTSUPP || errno == syscall.ENOSYS:
+			in.known.restore(had) // nothing was done
+		default:
 			in.model.fail(off, min(end, isize))
 		}
 		return errno

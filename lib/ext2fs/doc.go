@@ -30,6 +30,7 @@
 //	FS.dataMu      held off while frozen: writing of data
 //	handle         FS.start waits for commits and for log space, so it is called
 //	               with none of the locks below held
+//	fm.tellMu      an inode's mapping is being told to the kernel; leads to mapMu alone
 //	Inode.mapMu    the inode's bytes, its mapping tree and reservations;
 //	               otherwise the smaller inode number first
 //	FS.orphanMu    the orphan list and orphan file

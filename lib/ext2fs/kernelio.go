@@ -2,6 +2,7 @@ package ext2fs
 
 import (
 	"errors"
+	"math"
 	"syscall"
 	"time"
 
@@ -87,7 +88,7 @@ func (ip *Inode) KernelBegin(op iomap.Op, pos, count int64) (iomap.Pair, error) 
 		if err != nil {
 			return p, err
 		}
-		if p.Read.Type.HasAddr() && ip.uncommitted() {
+		if p.Read.Type == iomap.Mapped && ip.uncommitted() {
 			if op&iomap.Swapfile == 0 {
 				p.Read.Flags |= iomap.Dirty
 			} else if err := ip.Fsync(true); err != nil {
@@ -289,12 +290,18 @@ func (ip *Inode) rsvUnused(lo, hi uint64) {
 
 // HoldMapping keeps the mapping of the inode as it is until ReleaseMapping: what
 // is told to the kernel meanwhile is true, and what is told later of a change
-// comes later. Nothing of the inode may be called between them but
-// MappingAround.
-func (ip *Inode) HoldMapping() { ip.mapMu.RLock() }
+// comes later. One caller at a time holds it. Nothing of the inode may be called
+// between them but MappingAround.
+func (ip *Inode) HoldMapping() {
+	ip.fm.tellMu.Lock()
+	ip.mapMu.RLock()
+}
 
 // ReleaseMapping ends what HoldMapping began.
-func (ip *Inode) ReleaseMapping() { ip.mapMu.RUnlock() }
+func (ip *Inode) ReleaseMapping() {
+	ip.mapMu.RUnlock()
+	ip.fm.tellMu.Unlock()
+}
 
 // MappingAround returns the longest mapping around pos that the kernel may
 // remember. Blocks that are unwritten on the device are none, other than those
@@ -333,10 +340,42 @@ func (ip *Inode) MappingAround(op iomap.Op, pos int64) (iomap.Mapping, bool) {
 	r.pblk -= ondisk.Fsblk(first - lo)
 	r.lblk, r.n = ondisk.Lblk(lo), uint32(min(hi-lo, 1<<32-1))
 	m := ip.pair(r, lo).Read
-	if r.state != runHole && ip.uncommitted() {
+	if r.state == runWritten && ip.uncommitted() {
 		m.Flags |= iomap.Dirty
+		f := &ip.fm
+		if f.dirtyLo == f.dirtyHi {
+			f.dirtyLo, f.dirtyHi = lo, hi
+		}
+		f.dirtyLo, f.dirtyHi = min(f.dirtyLo, lo), max(f.dirtyHi, hi)
 	}
 	return m, true
+}
+
+// TakeDirty returns the part of the file, in bytes, of which MappingAround has
+// said since the last call that it is not committed; n is 0 if it has not.
+func (ip *Inode) TakeDirty() (off, n int64) {
+	f := &ip.fm
+	f.tellMu.Lock()
+	defer f.tellMu.Unlock()
+	off, n = int64(f.dirtyLo<<ip.fs.blockBits), int64((f.dirtyHi-f.dirtyLo)<<ip.fs.blockBits)
+	f.dirtyLo, f.dirtyHi = 0, 0
+	return off, n
+}
+
+// Clusters returns the whole clusters that n bytes at off lie in, where blocks are
+// allocated by clusters: what frees blocks of the range may take from what was
+// handed out around it. With a cluster of one block it returns n = 0.
+func (ip *Inode) Clusters(off, n int64) (int64, int64) {
+	fs := ip.fs
+	if fs.clusterRatio == 1 {
+		return off, 0
+	}
+	mask := int64(fs.clusterRatio)<<fs.blockBits - 1
+	lo := off &^ mask
+	if n > math.MaxInt64-mask-off {
+		return lo, math.MaxInt64&^mask - lo
+	}
+	return lo, (off+n+mask)&^mask - lo
 }
 
 // handedOutAround returns what of the unwritten blocks [lo, hi) was handed out,

@@ -40,6 +40,13 @@ type fileMap struct {
 	runs  [4]run // guarded by runMu: found last, holes too; n is 0 if unused
 	hand  uint8  // guarded by runMu: replaced next
 
+	// tellMu is held from finding out a mapping to having told the kernel of it.
+	// It comes before mapMu in the lock order.
+	tellMu sync.Mutex
+	// The part of the file, in blocks, of which MappingAround has said that it is
+	// not committed.
+	dirtyLo, dirtyHi uint64 // guarded by tellMu
+
 	durable atomic.Uint64 // dataSyncTid that is known to be committed, plus 1<<32
 
 	reservations

@@ -1,6 +1,7 @@
 package fuse2fs
 
 import (
+	"math"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
@@ -90,7 +91,11 @@ func (s *Server) setattr(r *fuse.Request) {
 		set.Valid |= ext2fs.SetCtime
 		set.Ctime = ondisk.Time{Sec: int64(in.Ctime), Nsec: in.Ctimensec}
 	}
-	if err := ip.Setattr(&set); err != nil {
+	err := ip.Setattr(&set)
+	if set.Valid&ext2fs.SetSize != 0 {
+		s.remapped(ip, r.NodeID(), set.Size, math.MaxInt64-set.Size)
+	}
+	if err != nil {
 		s.fail(r, err)
 		return
 	}

@@ -170,8 +170,10 @@ func (s *Server) fsync(r *fuse.Request) {
 	defer ip.Put()
 	s.waits(r, longIO)
 	err := ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0)
-	if e := s.writebackError(ip.Ino()); err == nil {
-		err = e
+	if s.iomap.abi != nil {
+		if e := s.synced(ip, r.NodeID()); err == nil {
+			err = e
+		}
 	}
 	s.done(r, err)
 }
@@ -198,7 +200,10 @@ func (s *Server) fallocate(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
-	s.done(r, ip.Fallocate(mode, int64(in.Offset), int64(in.Length)))
+	off, n := int64(in.Offset), int64(in.Length)
+	err := ip.Fallocate(mode, off, n)
+	s.remapped(ip, r.NodeID(), off, n)
+	s.done(r, err)
 }
 
 // afterWriteback runs f, which answers r, once the kernel has written back what

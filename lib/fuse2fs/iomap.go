@@ -223,6 +223,10 @@ func (s *Server) publish(buf *fuse.IomapBeginOut, ip *ext2fs.Inode, op iomap.Op,
 	if !ok {
 		return syscall.ENOENT
 	}
+	return s.upsert(buf, m, node, ino)
+}
+
+func (s *Server) upsert(buf *fuse.IomapBeginOut, m iomap.Mapping, node, ino uint64) syscall.Errno {
 	p := iomap.Pair{Read: m}
 	p.Overwrite()
 	s.iomap.abi.Put(&buf.Read, &p.Read, s.iomap.cfg.Base, s.iomap.dev)
@@ -339,6 +343,60 @@ func (s *Server) writebackError(ino ondisk.Ino) error {
 		return nil
 	}
 	return e
+}
+
+// renewMost is how many mappings are told anew after an fsync.
+const renewMost = 16
+
+// synced is called after an inode has been made durable. The kernel takes a
+// mapping that is not committed for a reason to ask for an fsync, and not to swap
+// to it, so what it was told is told anew. The error is of write-back before.
+func (s *Server) synced(ip *ext2fs.Inode, node uint64) error {
+	off, n := ip.TakeDirty()
+	var buf fuse.IomapBeginOut
+	for i, end := 0, off+n; off < end; i++ {
+		next := int64(-1)
+		if i < renewMost {
+			next = s.renew(&buf, ip, node, off)
+		}
+		if next <= off {
+			if err := s.conn.IomapInval(node, uint64(ip.Ino()), off, end-off); err != nil {
+				s.log.Debug("forget mappings", "inode", ip.Ino(), "err", err)
+			}
+			break
+		}
+		off = next
+	}
+	return s.writebackError(ip.Ino())
+}
+
+// renew puts the mapping at off into the kernel's cache again, if it is of blocks
+// with data, and returns where it ends; -1 if that could not be done.
+func (s *Server) renew(buf *fuse.IomapBeginOut, ip *ext2fs.Inode, node uint64, off int64) int64 {
+	ip.HoldMapping()
+	defer ip.ReleaseMapping()
+	m, ok := ip.MappingAround(0, off)
+	if !ok {
+		return -1
+	}
+	if m.Type == iomap.Mapped && s.upsert(buf, m, node, uint64(ip.Ino())) != 0 {
+		return -1
+	}
+	return m.End()
+}
+
+// remapped drops cached mappings that an operation on n bytes at off has made
+// wrong though they are not of these bytes. The kernel sees to the bytes.
+func (s *Server) remapped(ip *ext2fs.Inode, node uint64, off, n int64) {
+	if s.iomap.abi == nil {
+		return
+	}
+	if off, n = ip.Clusters(off, n); n == 0 {
+		return
+	}
+	if err := s.conn.IomapInval(node, uint64(ip.Ino()), off, n); err != nil {
+		s.log.Debug("forget mappings", "inode", ip.Ino(), "err", err)
+	}
 }
 
 // squeezeNodes is how many inodes the kernel is asked to let go of at a time.

@@ -52,6 +52,7 @@ func (in *Inode) writeInline(t *task, p []byte, pos int64) syscall.Errno {
 	for at := pos; len(p) > 0; {
 		var out writeOut
 		errno := k.callInto(t, opWrite, in.nodeid, &out, writeIn{Offset: uint64(at), Size: uint32(len(p))}, p)
+		in.submitted(at, at+int64(len(p))) // it may be in a block by the next answer
 		if errno != 0 {
 			return errno
 		}

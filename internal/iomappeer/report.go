@@ -140,11 +140,12 @@ func (k *Kernel) Swapon(in *Inode) ([]Mapping, syscall.Errno) {
 		return nil, errno
 	}
 	t := k.task("swapon")
-	in.rwsem.Lock()
-	defer in.rwsem.Unlock()
-	if errno := in.writeback(t, 0, maxLFS); errno != 0 {
+	// So that no mapping is DIRTY.
+	if errno := in.fsync(t, 0, true); errno != 0 {
 		return nil, errno
 	}
+	in.rwsem.Lock()
+	defer in.rwsem.Unlock()
 	size := roundDown(in.Size(), k.bs)
 	var out []Mapping
 	done, errno := in.iterate(t, OpSwapfile|OpReport, 0, size, func(s *step) (int64, bool, bool, syscall.Errno) {

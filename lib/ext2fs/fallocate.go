@@ -230,7 +230,7 @@ func (ip *Inode) punch(off, n int64) error {
 	}
 	page := int64(max(fs.blockSize, 4096))
 	end := off + n
-	if end > size {
+	if end > size && !ip.KernelMapped() { // it keeps track of the whole blocks in the range only
 		end = (size + page - 1) &^ (page - 1)
 	}
 	mask := int64(fs.blockSize - 1)

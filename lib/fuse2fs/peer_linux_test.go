@@ -175,7 +175,7 @@ var profiles = []iomappeer.Profile{iomappeer.May26, iomappeer.V7}
 
 // Random operations of the peer find nothing to object to.
 func TestPeerFuzz(t *testing.T) {
-	seeds, ops := 3, 300
+	seeds, ops := 10, 600
 	for _, spec := range peerSpecs {
 		t.Run(spec.Name, func(t *testing.T) {
 			img := testfs.Mke2fs(t, spec)

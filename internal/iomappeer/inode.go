@@ -113,6 +113,12 @@ func (in *Inode) Nlink() uint32 {
 	return in.nlink
 }
 
+func (in *Inode) open() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.opens
+}
+
 // IsIomap reports whether the inode's data goes by iomap.
 func (in *Inode) IsIomap() bool { return in.iomap }
 

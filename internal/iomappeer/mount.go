@@ -147,8 +147,14 @@ func (k *Kernel) config(t *task) error {
 	return nil
 }
 
-// Unmount writes everything back, lets go of all inodes, and sends DESTROY.
+// Unmount writes everything back, lets go of all inodes, and sends DESTROY. While
+// a file is open it fails with EBUSY.
 func (k *Kernel) Unmount() error {
+	for _, in := range k.allInodes() {
+		if in.open() > 0 {
+			return syscall.EBUSY
+		}
+	}
 	if !k.mounted.Swap(false) {
 		return syscall.EINVAL
 	}

@@ -233,7 +233,13 @@ func (k *Kernel) Shutdown() syscall.Errno {
 func (k *Kernel) Sync() syscall.Errno { return k.syncfs(k.task("syncfs")) }
 
 func (k *Kernel) syncfs(t *task) syscall.Errno {
-	ins := k.allInodes()
+	var ins []*Inode
+	for _, in := range k.allInodes() {
+		if in.pin() {
+			ins = append(ins, in)
+			defer in.unpin(t)
+		}
+	}
 	marks := make([]int, len(ins))
 	var first syscall.Errno
 	for i, in := range ins {

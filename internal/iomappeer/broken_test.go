@@ -211,7 +211,20 @@ func tryStart(t testing.TB, c Config, r refConfig) (*Kernel, *refServer) {
 	if r.meta != nil {
 		s.meta = k.PageCached(s.dev)
 	}
-	s.serve(k.Device())
+	if r.socket {
+		fd, err := k.Listen()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d, err := Dial(fd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		s.serve(d)
+	} else {
+		s.serve(k.Device())
+	}
 	if err := k.Mount(); err != nil {
 		t.Log(err)
 	}

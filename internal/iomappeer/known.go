@@ -58,6 +58,8 @@ const knownAhead = 256
 // caller holds that nothing frees blocks of the inode meanwhile.
 func (k *Kernel) learn(in *Inode, op Op, m *Mapping, pos, count int64) {
 	if m.Type == TypeInline {
+		// The server moves what is in there to a block by itself.
+		in.submitted(0, 1)
 		return
 	}
 	bs := k.bs

@@ -42,6 +42,9 @@ func (k *Kernel) Fiemap(in *Inode, from, n int64) ([]Mapping, syscall.Errno) {
 	if errno := in.usable(); errno != 0 {
 		return nil, errno
 	}
+	if !in.iomap {
+		return nil, syscall.EOPNOTSUPP
+	}
 	all, errno := in.report(k.task("fiemap"), from, from+min(n, maxLFS-from))
 	var out []Mapping
 	for _, m := range all {
@@ -62,6 +65,9 @@ const (
 func (k *Kernel) Seek(in *Inode, pos int64, whence int) (int64, syscall.Errno) {
 	if errno := in.usable(); errno != 0 {
 		return 0, errno
+	}
+	if !in.iomap {
+		return 0, syscall.EOPNOTSUPP
 	}
 	t := k.task("seek")
 	size := in.Size()
@@ -138,6 +144,9 @@ func (in *Inode) cleanAfter(from, to int64) int64 {
 func (k *Kernel) Swapon(in *Inode) ([]Mapping, syscall.Errno) {
 	if errno := in.usable(); errno != 0 {
 		return nil, errno
+	}
+	if !in.iomap {
+		return nil, syscall.EOPNOTSUPP
 	}
 	t := k.task("swapon")
 	in.rwsem.Lock()

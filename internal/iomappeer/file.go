@@ -65,8 +65,11 @@ func (k *Kernel) Open(in *Inode, flags uint32) (*File, syscall.Errno) {
 			in.rwsem.Lock()
 			in.invalidate.Lock()
 			in.pages.drop(0, maxLFS, k.folioSize())
-			in.known.forget(0, maxLFS)
-			in.frees(0, maxLFS, call)
+			in.frees(0, maxLFS, func() {
+				if call(); errno == 0 {
+					in.known.forget(0, maxLFS)
+				}
+			})
 			if errno == 0 {
 				in.truncated()
 			}

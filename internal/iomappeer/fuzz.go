@@ -224,7 +224,7 @@ func mayFail(op string, errno syscall.Errno) bool {
 	case syscall.EINVAL:
 		return op == "swap" || op == "atomic" || op == "copy"
 	case syscall.EOPNOTSUPP, syscall.ENOSYS:
-		return op == "copy" || op == "falloc" || op == "punch" || op == "zero" || op == "tmpfile" || op == "freeze" || op == "statx"
+		return slices.Contains([]string{"copy", "falloc", "punch", "zero", "tmpfile", "freeze", "probe", "fiemap", "seek", "swap"}, op)
 	case syscall.ENODATA:
 		return op == "xattr"
 	case syscall.EBUSY:

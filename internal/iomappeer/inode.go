@@ -51,6 +51,8 @@ type Inode struct {
 	swapping  bool
 	names     []dname // that lead here, as far as this mount has made or found them
 	renamed   bool    // they changed since the last sync
+	pins      int     // by those who walk over all inodes
+	leaving   bool    // to be evicted when the last pin goes
 
 	pages pageCache
 	cache mapCache
@@ -111,6 +113,12 @@ func (in *Inode) Nlink() uint32 {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	return in.nlink
+}
+
+func (in *Inode) open() int {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.opens
 }
 
 // IsIomap reports whether the inode's data goes by iomap.
@@ -205,6 +213,7 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 	}
 	in.mu.Lock()
 	in.nlookup++
+	in.leaving = false
 	in.mu.Unlock()
 	in.update(a, e.AttrValid, e.AttrValidNsec)
 	return in, 0
@@ -296,7 +305,8 @@ func (in *Inode) fetchAttr(t *task) (Attr, syscall.Errno) {
 func (in *Inode) evict(t *task) {
 	k := in.k
 	in.mu.Lock()
-	if in.dead {
+	if in.dead || in.pins > 0 {
+		in.leaving = in.pins > 0
 		in.mu.Unlock()
 		return
 	}
@@ -319,7 +329,28 @@ func (in *Inode) evict(t *task) {
 	k.post(t, &request{op: opForget, node: in.nodeid}, n)
 }
 
-// release lets an unlinked inode go once nobody has it open.
+// pin keeps an inode from being evicted; it reports whether it is still there.
+func (in *Inode) pin() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.dead {
+		return false
+	}
+	in.pins++
+	return true
+}
+
+func (in *Inode) unpin(t *task) {
+	in.mu.Lock()
+	in.pins--
+	evict := in.pins == 0 && in.leaving
+	in.mu.Unlock()
+	if evict {
+		in.evict(t)
+	}
+}
+
+// dropIfUnused lets an unlinked inode go once nobody has it open.
 func (in *Inode) dropIfUnused(t *task) {
 	in.mu.Lock()
 	gone := in.nlink == 0 && in.opens == 0 && !in.dead && in.mode&syscall.S_IFMT != 0

@@ -158,18 +158,17 @@ func (k *Kernel) sameFree(in *Inode, op Op, before int64, sent uint64) {
 // when it is asked. Kinds of zeros are alike.
 func (in *Inode) compareCached(op Op, cached []Mapping, m *Mapping) {
 	k := in.k
-	if m.Type == TypeInline {
-		return
-	}
 	for _, c := range cached {
 		lo, hi := max(c.Offset, m.Offset), min(c.End(), m.End())
-		if lo >= hi || c.Type == TypeInline {
+		if lo >= hi {
 			continue
 		}
 		k.eval("A8")
 		zeros := func(m *Mapping) bool { return m.Type != TypeMapped }
 		var why string
 		switch {
+		case (c.Type == TypeInline) != (m.Type == TypeInline):
+			why = "one is inline data, the other is not"
 		case zeros(&c) != zeros(m):
 			why = "one reads as zeros, the other as data"
 		case c.hasDev() && m.hasDev() && (c.Dev != m.Dev || c.Addr+lo-c.Offset != m.Addr+lo-m.Offset):

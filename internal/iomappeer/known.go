@@ -40,28 +40,13 @@ func (n *known) at(b int64) *blk {
 	return v
 }
 
-// forget is for blocks whose place the server may have changed by itself. It
-// returns what was known.
-func (n *known) forget(from, to int64) map[int64]*blk {
+// forget is for blocks whose place the server may have changed by itself.
+func (n *known) forget(from, to int64) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	had := make(map[int64]*blk)
-	for b, v := range n.blocks {
+	for b := range n.blocks {
 		if b >= from && b < to {
-			had[b] = v
 			delete(n.blocks, b)
-		}
-	}
-	return had
-}
-
-// restore takes back what forget did, where nothing has been learnt since.
-func (n *known) restore(had map[int64]*blk) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	for b, v := range had {
-		if n.blocks[b] == nil {
-			n.blocks[b] = v
 		}
 	}
 }
@@ -73,6 +58,8 @@ const knownAhead = 256
 // caller holds that nothing frees blocks of the inode meanwhile.
 func (k *Kernel) learn(in *Inode, op Op, m *Mapping, pos, count int64) {
 	if m.Type == TypeInline {
+		// The server moves what is in there to a block by itself.
+		in.submitted(0, 1)
 		return
 	}
 	bs := k.bs

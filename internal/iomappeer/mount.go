@@ -147,8 +147,14 @@ func (k *Kernel) config(t *task) error {
 	return nil
 }
 
-// Unmount writes everything back, lets go of all inodes, and sends DESTROY.
+// Unmount writes everything back, lets go of all inodes, and sends DESTROY. While
+// a file is open it fails with EBUSY.
 func (k *Kernel) Unmount() error {
+	for _, in := range k.allInodes() {
+		if in.open() > 0 {
+			return syscall.EBUSY
+		}
+	}
 	if !k.mounted.Swap(false) {
 		return syscall.EINVAL
 	}
@@ -227,7 +233,13 @@ func (k *Kernel) Shutdown() syscall.Errno {
 func (k *Kernel) Sync() syscall.Errno { return k.syncfs(k.task("syncfs")) }
 
 func (k *Kernel) syncfs(t *task) syscall.Errno {
-	ins := k.allInodes()
+	var ins []*Inode
+	for _, in := range k.allInodes() {
+		if in.pin() {
+			ins = append(ins, in)
+			defer in.unpin(t)
+		}
+	}
 	marks := make([]int, len(ins))
 	var first syscall.Errno
 	for i, in := range ins {

@@ -5,38 +5,15 @@ import (
 	"fmt"
 	"syscall"
 	"testing"
-	"time"
 )
 
 // start mounts a reference server; what it is left with is checked at the end,
 // unless the test is about a broken one.
 func start(t testing.TB, c Config, r refConfig) (*Kernel, *refServer) {
 	t.Helper()
-	r.prof = c.Profile
-	r.root = c.RootNodeID
-	s := newRef(t, r)
-	var back BlockDev = s.dev
-	c.Resolve = func(fd int32) (BlockDev, syscall.Errno) {
-		if fd != 7 {
-			return nil, syscall.EBADF
-		}
-		return back, 0
-	}
-	if c.Watchdog == 0 {
-		c.Watchdog = 20 * time.Second
-	}
-	c.FreeBlocks = s.freeBlocks
-	c.Metadata = func(addr, n int64) bool { return addr < s.bs }
-	c.Destroyed = func() error {
-		if !s.closed.Load() {
-			return fmt.Errorf("the device is open")
-		}
-		return nil
-	}
-	k := New(c)
-	s.serve(k.Device())
-	if err := k.Mount(); err != nil {
-		t.Fatal(err)
+	k, s := tryStart(t, c, r)
+	if !k.mounted.Load() {
+		t.Fatal("the mount failed")
 	}
 	if r.bug == "" {
 		t.Cleanup(func() {

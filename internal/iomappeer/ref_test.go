@@ -87,6 +87,7 @@ type refConfig struct {
 	enosys  map[uint32]bool // opcodes that it does not have
 	readers int
 	bug     string
+	socket  bool        // the device is a socket
 	meta    *PageCached // where it writes metadata, through the page cache
 }
 
@@ -102,6 +103,7 @@ type refServer struct {
 	inodes   map[uint64]*rinode
 	nextIno  uint64
 	used     []bool
+	allocs   int
 	hint     int64
 	devID    uint32
 	iomap    bool
@@ -211,6 +213,15 @@ func (s *refServer) entry(n *rinode) entryOut {
 
 // alloc takes a free block, or returns -1.
 func (s *refServer) alloc() int64 {
+	if s.bug == "double allocation" {
+		if s.allocs++; s.allocs%16 == 0 {
+			for _, n := range s.inodes {
+				for _, e := range n.ext {
+					return e.blk
+				}
+			}
+		}
+	}
 	for range s.blocks {
 		s.hint = (s.hint + 1) % s.blocks
 		if !s.used[s.hint] {
@@ -225,16 +236,6 @@ func (s *refServer) free(n *rinode, b int64) {
 	if e, ok := n.ext[b]; ok {
 		s.used[e.blk] = false
 		delete(n.ext, b)
-		if s.bug != "double allocation" {
-			return
-		}
-		// Blocks that are in use are given away again.
-		for _, x := range s.inodes {
-			for _, y := range x.ext {
-				s.used[y.blk] = false
-				return
-			}
-		}
 	}
 }
 
@@ -249,6 +250,9 @@ func (s *refServer) mapping(n *rinode, b int64) Mapping {
 			} else {
 				hi = min(hi, x)
 			}
+		}
+		if n.inline != nil {
+			lo = max(lo, 1)
 		}
 		if s.bug == "short hole at the end" && hi > 1<<40 {
 			hi = b + 64
@@ -354,7 +358,6 @@ func (s *refServer) begin(unique uint64, node uint64, in beginIn) {
 			}
 		}
 	}
-	fresh := false
 	if allocates {
 		for b := pos / s.bs; b*s.bs < pos+count && b < pos/s.bs+256; b++ {
 			if _, ok := n.ext[b]; ok {
@@ -369,14 +372,11 @@ func (s *refServer) begin(unique uint64, node uint64, in beginIn) {
 				s.reply(unique, syscall.ENOSPC)
 				return
 			}
-			fresh = true
 			n.ext[b] = rext{blk: at, unwritten: s.bug != "MAPPED before IOEND"}
+			s.becomesData(at)
 		}
 	}
 	m := s.mapping(n, pos/s.bs)
-	if fresh {
-		s.becomesData(m)
-	}
 	if s.bug == "moves blocks" && allocates && m.Type == TypeMapped && m.Length > uint64(s.bs) {
 		s.move(n, int64(m.Offset)/s.bs)
 	}
@@ -411,7 +411,7 @@ func (s *refServer) begin(unique uint64, node uint64, in beginIn) {
 	s.mu.Unlock()
 	if s.bug == "UPSERT of other than the answer" && cacheable && m.Type == TypeMapped {
 		bad := m
-		bad.Addr = uint64(s.bs)
+		bad.Addr = uint64(100 * s.bs)
 		s.note(notifyUpsert, upsertOut{NodeID: node, AttrIno: node, Read: bad, Write: s.prof.encMapping(w)})
 	} else if cacheable {
 		var errno syscall.Errno
@@ -448,12 +448,12 @@ func (s *refServer) again(n *rinode, pos int64, op Op) bool {
 	return ok && old == asked{pos, op}
 }
 
-// becomesData is the end of metadata that blocks of a mapping held.
-func (s *refServer) becomesData(m Mapping) {
+// becomesData is the end of metadata that a block held.
+func (s *refServer) becomesData(blk int64) {
 	if s.meta == nil || s.bug == "no BACKING_INVAL" {
 		return
 	}
-	s.note(notifyBackingInval, backingInvalOut{Dev: s.devID, Range: byteRange{m.Addr, m.Length}})
+	s.note(notifyBackingInval, backingInvalOut{Dev: s.devID, Range: byteRange{uint64(blk * s.bs), uint64(s.bs)}})
 }
 
 // move puts a block elsewhere, data and all, and tells nobody.
@@ -538,6 +538,9 @@ func (s *refServer) truncate(n *rinode, size int64) syscall.Errno {
 			s.free(n, b)
 		}
 	}
+	if !s.iomap && size < n.size {
+		s.zeroPart(n, size, keep*s.bs)
+	}
 	n.size = size
 	if s.bug == "truncate does not set the size" {
 		n.size++
@@ -571,6 +574,11 @@ func (s *refServer) fallocate(n *rinode, in fallocateIn) syscall.Errno {
 			s.dev.WriteAt(make([]byte, s.bs-end%s.bs), e.blk*s.bs+end%s.bs)
 		}
 	}
+	if !s.iomap && in.Mode&^FallocKeepSize != 0 {
+		// The kernel zeroes parts of blocks only where it has the data.
+		s.zeroPart(n, off, min(first*s.bs, end))
+		s.zeroPart(n, max(last*s.bs, off), end)
+	}
 	if in.Mode&FallocPunchHole == 0 {
 		for b := off / s.bs; b*s.bs < end; b++ {
 			if _, ok := n.ext[b]; !ok {
@@ -579,7 +587,7 @@ func (s *refServer) fallocate(n *rinode, in fallocateIn) syscall.Errno {
 					return syscall.ENOSPC
 				}
 				n.ext[b] = rext{at, true}
-				s.becomesData(s.mapping(n, b))
+				s.becomesData(at)
 			}
 		}
 	}
@@ -587,6 +595,18 @@ func (s *refServer) fallocate(n *rinode, in fallocateIn) syscall.Errno {
 		n.size = max(n.size, end)
 	}
 	return 0
+}
+
+// zeroPart zeroes bytes of written blocks.
+func (s *refServer) zeroPart(n *rinode, from, to int64) {
+	for from < to {
+		b := from / s.bs
+		c := min(to, (b+1)*s.bs) - from
+		if e, ok := n.ext[b]; ok && !e.unwritten {
+			s.dev.WriteAt(make([]byte, c), e.blk*s.bs+from%s.bs)
+		}
+		from += c
+	}
 }
 
 // readData reads a file as the server sees it.
@@ -635,7 +655,7 @@ func (s *refServer) writeData(n *rinode, p []byte, off int64) syscall.Errno {
 			}
 			s.dev.WriteAt(make([]byte, s.bs), e.blk*s.bs)
 			n.ext[b] = rext{blk: e.blk}
-			s.becomesData(Mapping{Addr: uint64(e.blk * s.bs), Length: uint64(s.bs)})
+			s.becomesData(e.blk)
 		}
 		c := min(int64(len(p)), s.bs-off%s.bs)
 		s.dev.WriteAt(p[:c], e.blk*s.bs+off%s.bs)

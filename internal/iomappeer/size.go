@@ -25,6 +25,7 @@ func (in *Inode) truncate(t *task, size int64, h *File) syscall.Errno {
 		}
 	} else if tail := roundUp(size, k.bs); tail > size && size < old {
 		if errno := in.zero(t, size, min(tail, roundUp(old, k.bs))); errno != 0 {
+			in.model.fail(size, min(tail, old))
 			return errno
 		}
 	}
@@ -49,12 +50,14 @@ func (in *Inode) truncate(t *task, size int64, h *File) syscall.Errno {
 	var a Attr
 	var errno syscall.Errno
 	in.established(size)
-	in.known.forget(cut/k.bs, maxLFS)
-	in.frees(cut, maxLFS, func() { a, errno = in.setattr(t, b) })
+	in.frees(cut, maxLFS, func() {
+		if a, errno = in.setattr(t, b); errno == 0 {
+			in.known.forget(cut/k.bs, maxLFS)
+		}
+	})
 	if errno != 0 {
 		return errno
 	}
-	in.known.forget(cut/k.bs, maxLFS)
 	in.mu.Lock()
 	in.diskSize = int64(a.Size)
 	in.sizeLimit = size
@@ -169,10 +172,8 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 	}
 	var es []edge
 	first, last := roundUp(off, k.bs)/k.bs, end/k.bs
-	var had map[int64]*blk
 	if zeroes {
 		es = in.edges(off, end)
-		had = in.known.forget(first, last)
 	}
 	var errno syscall.Errno
 	if grows {
@@ -180,17 +181,18 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 	}
 	call := func() { _, errno = k.call(t, opFallocate, in.nodeid, 0, 0, body) }
 	if zeroes {
-		in.frees(off, end, call)
+		in.frees(off, end, func() {
+			if call(); errno == 0 {
+				in.known.forget(first, last)
+			}
+		})
 	} else {
 		call()
 	}
 	if errno != 0 {
-		switch {
-		case !zeroes:
-		case errno == syscall.EOPNOTSUPP || errno == syscall.ENOSYS:
-			in.known.restore(had) // nothing was done
-		default:
+		if zeroes && errno != syscall.EOPNOTSUPP && errno != syscall.ENOSYS {
 			in.model.fail(off, min(end, isize))
+			in.submitted(off, end) // some of it may have been done
 		}
 		return errno
 	}
@@ -210,6 +212,7 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 	in.cache.drop(off, end, k.bs)
 	if zeroes && off < isize {
 		if errno := in.zero(t, off, min(end, isize)); errno != 0 {
+			in.model.fail(off, min(end, isize))
 			return errno
 		}
 		if end > isize && isize%pageSize != 0 {
@@ -273,7 +276,6 @@ func (in *Inode) copyRange(t *task, src *Inode, hin, hout *File, offIn, offOut, 
 	}
 	data := src.modelBytes(offIn, min(n, max(src.Size()-offIn, 0)))
 	in.established(offOut + int64(len(data)))
-	in.known.forget(offOut/k.bs, roundUp(offOut+n, k.bs)/k.bs)
 	body := copyRangeIn{FHIn: hin.handle(), OffIn: uint64(offIn), NodeOut: in.nodeid, FHOut: hout.handle(),
 		OffOut: uint64(offOut), Len: uint64(n)}
 	var done int64
@@ -293,9 +295,12 @@ func (in *Inode) copyRange(t *task, src *Inode, hin, hout *File, offIn, offOut, 
 			}
 			done = int64(out.Size)
 		}
+		if errno != syscall.ENOSYS {
+			in.known.forget(offOut/k.bs, roundUp(offOut+n, k.bs)/k.bs)
+			in.submitted(offOut, offOut+n)
+		}
 	})
 	in.cache.drop(offOut, offOut+n, k.bs)
-	in.known.forget(offOut/k.bs, roundUp(offOut+n, k.bs)/k.bs)
 	switch {
 	case errno == syscall.ENOSYS:
 		return 0, syscall.EOPNOTSUPP
@@ -310,7 +315,6 @@ func (in *Inode) copyRange(t *task, src *Inode, hin, hout *File, offIn, offOut, 
 	if src.model.anyUnknown(offIn, offIn+done) {
 		in.model.fail(offOut, offOut+done)
 	}
-	in.submitted(offOut, offOut+done)
 	end := offOut + done
 	in.mu.Lock()
 	in.isize, in.diskSize = max(in.isize, end), max(in.diskSize, end)

@@ -104,7 +104,7 @@ func TestSizes(t *testing.T) {
 }
 
 func TestOpString(t *testing.T) {
-	for op, want := range map[Op]string{OpLookup: "LOOKUP", OpCopyFileRange64: "COPY_FILE_RANGE_64", 7: "op 7", 4094: "op 4094"} {
+	for op, want := range map[Op]string{OpLookup: "LOOKUP", OpCopyFileRange64: "COPY_FILE_RANGE_64", 7: "op 7", OpIomapBegin: "IOMAP_BEGIN", 4088: "op 4088"} {
 		if got := op.String(); got != want {
 			t.Errorf("%d: %q, want %q", uint32(op), got, want)
 		}

@@ -52,8 +52,8 @@ func (ip *Inode) hasData() error {
 
 // WriteAt writes p at off, as io.WriterAt says, and sets mtime and ctime. What
 // it returned is on the device, and is the file's after a crash once Fsync has
-// returned. Writes inside the file run side by side; others one at a time. It
-// fails with EFBIG beyond the largest size, with ENOSPC, and with EROFS; then
+// returned. Writes inside the file run side by side, and so do those of whole
+// blocks after its end; others one at a time. It fails with EFBIG beyond the largest size, with ENOSPC, and with EROFS; then
 // the bytes it returns have been written.
 func (ip *Inode) WriteAt(p []byte, off int64) (int, error) { return ip.write(p, off, false) }
 
@@ -82,7 +82,7 @@ func (ip *Inode) write(p []byte, off int64, rsvOK bool) (int, error) {
 	}
 	n, err := 0, error(nil)
 	ip.mu.RLock()
-	if ip.writesInside(int64(len(p)), off) {
+	if ip.writesBeside(int64(len(p)), off) {
 		n, err = ip.writeBlocks(p, off, rsvOK)
 		ip.mu.RUnlock()
 	} else {
@@ -105,17 +105,32 @@ func (ip *Inode) syncs() bool {
 	return ip.flag(ondisk.FlagSync)
 }
 
-// writesInside says whether a write of n bytes at off may run beside others: it
-// ends inside the file, and blocks that it covers in part hold data already, so
-// that nobody zeroes the rest of them. mu is held.
-func (ip *Inode) writesInside(n, off int64) bool {
+// writesBeside says whether a write of n bytes at off may run beside others:
+// nobody zeroes what it covers. So blocks that it covers in part hold data
+// already, and where it ends after the file it covers whole blocks, and between
+// the end of the file and off there is nothing to be zeroed. mu is held.
+func (ip *Inode) writesBeside(n, off int64) bool {
 	fs := ip.fs
 	ip.mapMu.RLock()
 	defer ip.mapMu.RUnlock()
-	if off+n > ip.size() || ip.noBlocks() || ip.journalsData() {
+	if ip.noBlocks() || ip.journalsData() {
 		return false
 	}
 	mask := int64(fs.blockSize - 1)
+	if size := ip.size(); off+n > size {
+		if (off|n)&mask != 0 {
+			return false
+		}
+		if off <= size {
+			return true
+		}
+		if size&mask != 0 {
+			return false
+		}
+		// What others write there beside this one is a hole until it is in the file.
+		r, err := ip.mapRun(ondisk.Lblk(size>>fs.blockBits), 0)
+		return err == nil && r.state == runHole && int64(r.n) >= (off-size)>>fs.blockBits
+	}
 	for _, at := range [2]int64{off, off + n} {
 		if at&mask != 0 {
 			if r, err := ip.mapRun(ondisk.Lblk(at>>fs.blockBits), 1); err != nil || r.state != runWritten {
@@ -147,7 +162,7 @@ func (ip *Inode) writeLocked(p []byte, off int64, rsvOK bool) (int, error) {
 	return ip.writeBlocks(p, off, rsvOK)
 }
 
-// writeBlocks writes by the executor. mu is held, as writesInside says.
+// writeBlocks writes by the executor. mu is held, as writesBeside says.
 func (ip *Inode) writeBlocks(p []byte, off int64, rsvOK bool) (int, error) {
 	ip.fs.dataMu.RLock()
 	defer ip.fs.dataMu.RUnlock()

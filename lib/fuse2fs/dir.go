@@ -19,15 +19,24 @@ func dtype(ft uint8) uint32 {
 }
 
 func (s *Server) readdir(r *fuse.Request) {
-	s.list(r, func(buf, name []byte, ino ondisk.Ino, ft uint8, next uint64) ([]byte, bool) {
+	s.list(r, 0, func(buf, name []byte, ino ondisk.Ino, ft uint8, next uint64) ([]byte, bool) {
 		return fuse.AppendDirent(buf, uint64(ino), next, dtype(ft), name)
 	})
 }
 
+// A folder of more than largeDir bytes is listed with the attributes of no more
+// than firstPlus bytes of entries at first. The kernel always asks for attributes
+// at the start of a folder, and goes on to do so if they are used; to read the
+// inodes takes much longer than the names.
+const (
+	largeDir  = 64 << 10
+	firstPlus = 4 << 10
+)
+
 // readdirplus lists entries with their attributes, each a lookup.
 func (s *Server) readdirplus(r *fuse.Request) {
 	var held []ondisk.Ino
-	err := s.list(r, func(buf, name []byte, ino ondisk.Ino, ft uint8, next uint64) ([]byte, bool) {
+	err := s.list(r, firstPlus, func(buf, name []byte, ino ondisk.Ino, ft uint8, next uint64) ([]byte, bool) {
 		buf, entry := fuse.AppendDirentplus(buf, uint64(ino), next, dtype(ft), name)
 		if entry == nil {
 			return buf, false
@@ -52,8 +61,9 @@ func (s *Server) readdirplus(r *fuse.Request) {
 }
 
 // list answers with the entries from the cookie in.Offset on that add finds
-// room for. It returns an error if the answer was not taken.
-func (s *Server) list(r *fuse.Request, add func(buf, name []byte, ino ondisk.Ino, ft uint8, next uint64) ([]byte, bool)) error {
+// room for; if first is not 0, in first bytes at the start of a large folder. It
+// returns an error if the answer was not taken.
+func (s *Server) list(r *fuse.Request, first int, add func(buf, name []byte, ino ondisk.Ino, ft uint8, next uint64) ([]byte, bool)) error {
 	in, ok := fuse.In[fuse.ReadIn](r)
 	if !ok {
 		return r.ReplyErr(syscall.EINVAL)
@@ -64,6 +74,9 @@ func (s *Server) list(r *fuse.Request, add func(buf, name []byte, ino ondisk.Ino
 	}
 	defer dp.Put()
 	buf := r.OutBuf(int(in.Size))[:0]
+	if first != 0 && in.Offset == 0 && dp.Size() > largeDir {
+		buf = buf[:0:min(first, cap(buf))]
+	}
 	err := s.fs.Readdir(dp, in.Offset, func(name []byte, ino ondisk.Ino, ft uint8, next uint64) bool {
 		var ok bool
 		buf, ok = add(buf, name, ino, ft, next)

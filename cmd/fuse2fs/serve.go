@@ -10,12 +10,9 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/fuse2fs"
-	"github.com/e2kit/e2kit/lib/sandbox"
 )
 
 // serveArg makes the program the server process. It is for the launcher only,
@@ -39,19 +36,13 @@ func serve() int {
 	if err != nil {
 		return fail(err)
 	}
+	c, err := o.confine(m.Namespaces)
+	if err != nil {
+		return fail(err)
+	}
 	var warn []string
-	if o.Sandbox != "off" {
-		missing, err := sandbox.Confine(sandbox.Options{
-			Ioctls:   []uint32{unix.BLKDISCARD, unix.BLKZEROOUT},
-			Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
-			Files:    16 + maxFds, // /dev/fuse and its clones are still to come
-		})
-		if err != nil {
-			return fail(fmt.Errorf("confining the server: %w (-o sandbox=off serves without)", err))
-		}
-		for _, part := range missing {
-			warn = append(warn, fmt.Sprintf("this kernel lacks a part of the sandbox, the server runs without it: %v", part))
-		}
+	if w := c.warning(); w != "" {
+		warn = append(warn, w)
 	}
 	// Why the file system cannot be opened, or written, is told once, by the
 	// launcher; the log is for what comes later.
@@ -105,7 +96,13 @@ func serve() int {
 	}
 	go func() {
 		<-srv.Ready()
-		_ = ch.send(message{Serving: true})
+		m := message{Serving: true}
+		if err := c.tighten(); err != nil {
+			m = message{Err: err.Error()} // the launcher gives the mount up
+		}
+		path, whyNot := inForce(srv.Negotiated())
+		log.Info("serving", "data", path, "not", whyNot, "sandbox", c)
+		_ = ch.write(m)
 	}()
 	if err := srv.Serve(); err != nil {
 		fmt.Fprintf(os.Stderr, "fuse2fs: %s: %v\n", o.Source, err)

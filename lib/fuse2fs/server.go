@@ -73,6 +73,9 @@ func New(fd int, cfg Config) (*Server, error) {
 // Ready is closed once the kernel has been answered: the mount works.
 func (s *Server) Ready() <-chan struct{} { return s.conn.Ready() }
 
+// Negotiated returns what was agreed on with the kernel; all zero before Ready.
+func (s *Server) Negotiated() *fuse.Negotiated { return s.conn.Negotiated() }
+
 // Serve answers requests until the file system is unmounted, then closes it.
 // It returns nil only if everything is on the device and marked clean.
 func (s *Server) Serve() error {

@@ -166,6 +166,10 @@ func confined(tighten bool) {
 	denied("kill", unix.Kill(os.Getppid(), 0))
 	_, _, errno = unix.Syscall(unix.SYS_TGKILL, uintptr(os.Getppid()), uintptr(os.Getppid()), 0)
 	denied("tgkill", errno)
+	var cpus unix.CPUSet
+	check(unix.SchedGetaffinity(0, &cpus) == nil, "sched_getaffinity")
+	check(unix.SchedSetaffinity(0, &cpus) == nil, "sched_setaffinity of itself")
+	denied("sched_setaffinity", unix.SchedSetaffinity(os.Getppid(), &cpus))
 	denied("mount", unix.Mount("none", "/tmp", "tmpfs", 0, ""))
 	denied("umount", unix.Unmount("/proc", 0))
 	denied("unshare", unix.Unshare(unix.CLONE_NEWUSER))

@@ -128,6 +128,8 @@ func steadyRules(o Options) []rule {
 		with(unix.SYS_CLONE, 0, unix.CLONE_THREAD|unix.CLONE_VM|newNamespaces, unix.CLONE_THREAD|unix.CLONE_VM),
 		// Signals to itself, by which Go preempts, and calls on all threads.
 		with(unix.SYS_TGKILL, 0, allBits, uint32(os.Getpid())),
+		// Only the calling thread is placed.
+		with(unix.SYS_SCHED_SETAFFINITY, 0, allBits, 0),
 		// No code but what is there.
 		with(unix.SYS_MMAP, 2, unix.PROT_EXEC, 0),
 		with(unix.SYS_MPROTECT, 2, unix.PROT_EXEC, 0),

@@ -93,6 +93,7 @@ func TestEveryCall(t *testing.T) {
 		{unix.SYS_CLONE, [][]uint64{{unix.CLONE_VM | unix.CLONE_FS | unix.CLONE_FILES | unix.CLONE_SIGHAND | unix.CLONE_SYSVSEM | unix.CLONE_THREAD}},
 			[][]uint64{{uint64(unix.SIGCHLD)}, {unix.CLONE_VM | unix.CLONE_VFORK}, {unix.CLONE_NEWUSER}, {unix.CLONE_VM | unix.CLONE_THREAD | unix.CLONE_NEWNET}}, false},
 		{unix.SYS_TGKILL, [][]uint64{{self, 77, 9}}, [][]uint64{{self + 1, self + 1, 9}, {1, 1, 9}}, false},
+		{unix.SYS_SCHED_SETAFFINITY, [][]uint64{{0, 128}}, [][]uint64{{1, 128}, {self + 1, 128}}, false},
 		{unix.SYS_MMAP, [][]uint64{{0, 4096, 3}}, [][]uint64{{0, 4096, 4}, {0, 4096, 7}}, false},
 		{unix.SYS_MPROTECT, [][]uint64{{0, 4096, 3}}, [][]uint64{{0, 4096, 5}}, false},
 		{unix.SYS_PRCTL, [][]uint64{{unix.PR_SET_VMA}, {unix.PR_SET_NAME}, {unix.PR_SET_IO_FLUSHER}},

@@ -80,6 +80,7 @@ func serve() int {
 	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
 		Clones: fds[1:], MaxPages: m.Pages}
 	cfg.Atime, cfg.DirAtime = o.atime()
+	cfg.Begin = c.tighten
 	cfg.Closed = func() {
 		_ = dev.Close()
 		if jnl != nil {
@@ -96,13 +97,9 @@ func serve() int {
 	}
 	go func() {
 		<-srv.Ready()
-		m := message{Serving: true}
-		if err := c.tighten(); err != nil {
-			m = message{Err: err.Error()} // the launcher gives the mount up
-		}
 		path, whyNot := inForce(srv.Negotiated())
 		log.Info("serving", "data", path, "not", whyNot, "sandbox", c)
-		_ = ch.write(m)
+		_ = ch.write(message{Serving: true})
 	}()
 	if err := srv.Serve(); err != nil {
 		fmt.Fprintf(os.Stderr, "fuse2fs: %s: %v\n", o.Source, err)

@@ -15,6 +15,7 @@ import (
 type Config struct {
 	FS       *ext2fs.FS
 	Log      *slog.Logger // nil: no log
+	Begin    func() error // called before the kernel is answered at all; an error refuses the mount; may be nil
 	Closed   func()       // called after FS was closed and before the unmount returns; may be nil
 	Fakeroot bool         // every caller makes files as root
 	UID, GID *uint32      // shown as the owner of everything, if set
@@ -60,6 +61,7 @@ func New(fd int, cfg Config) (*Server, error) {
 		Workers:  cfg.Workers,
 		Clones:   cfg.Clones,
 		MaxPages: cfg.MaxPages,
+		Init:     s.begin,
 		Destroy:  s.destroy,
 		Log:      func(format string, args ...any) { s.log.Warn(fmt.Sprintf(format, args...)) },
 	})
@@ -149,6 +151,14 @@ func (s *Server) handlers() fuse.Handlers {
 		fuse.OpIoctl:       s.ioctl,
 		fuse.OpBmap:        s.bmap,
 	}
+}
+
+// begin is called when INIT has been read: nothing has been answered yet.
+func (s *Server) begin(*fuse.InitIn, *fuse.InitOut) error {
+	if s.cfg.Begin == nil {
+		return nil
+	}
+	return s.cfg.Begin()
 }
 
 // destroy makes everything durable, before an unmount that waits for it

@@ -337,6 +337,37 @@ func TestSandboxMessages(t *testing.T) {
 	}
 }
 
+// TestInherited mounts in the background with a descriptor open that the program
+// knows nothing of: no process keeps it.
+func TestInherited(t *testing.T) {
+	bin := server(t)
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "sandbox"})
+	dir := testfs.Scratch(t)
+	mnt, secret := filepath.Join(dir, "mnt"), filepath.Join(dir, "secret")
+	if err := os.Mkdir(mnt, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	cmd := exec.Command(bin, img.Path, mnt)
+	cmd.ExtraFiles = []*os.File{nil, f}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
+	for _, l := range links {
+		if to, _ := os.Readlink(l); to == secret && !strings.HasPrefix(l, fmt.Sprintf("/proc/%d/", os.Getpid())) {
+			t.Errorf("kept as %s", l)
+		}
+	}
+	if out, err := exec.Command(testfs.Tool(t, "umount"), mnt).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // probed is a server in the foreground, in whatever mode.
 type probed struct {
 	dir   string

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -172,8 +171,7 @@ func (l *launcher) startServer() ([]string, error) {
 	theirs := os.NewFile(uintptr(fds[1]), "channel")
 	defer theirs.Close()
 	l.ch = channel{fds[0]}
-	// Descriptors that were open when we were started are nobody's business.
-	_ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	closeOnExec()
 	command := func() *exec.Cmd {
 		cmd := exec.Command("/proc/self/exe")
 		cmd.Args = []string{"fuse2fs", serveArg}

@@ -45,6 +45,7 @@ lint: cross
 	@out=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); \
 	if [ -n "$$out" ]; then echo "gofmt:"; echo "$$out"; exit 1; fi
 	$(GO) vet ./...
+	$(GO) vet -tags sandboxprobe ./cmd/fuse2fs ./lib/fuse2fs
 	$(GO) tool staticcheck ./...
 
 cross:

@@ -75,7 +75,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-var crashed = regexp.MustCompile(`(?m)^(panic|fatal error|runtime error|SIG[A-Z]+|unexpected fault)`)
+var crashed = regexp.MustCompile(`(?m)^(panic|fatal error|runtime error|SIG[A-Z]+|unexpected fault)|signal: `)
 
 // hostile mounts one image. rss is in KiB.
 func hostile(bin, dir string, dev blockdev.Device, readOnly bool) (mounted bool, rss int64, err error) {

@@ -15,14 +15,15 @@ import (
 // message is what the launcher and the server process tell each other, one to
 // a packet, descriptors attached.
 type message struct {
-	Options *options `json:",omitempty"` // launcher: what to serve; device, then external journal attached
-	Opened  bool     `json:",omitempty"` // server: the file system is open, mount it
-	Serving bool     `json:",omitempty"` // server: the kernel has been answered
-	Mount   bool     `json:",omitempty"` // launcher: it is mounted; /dev/fuse and its clones attached
-	Pages   int      `json:",omitempty"` // with Mount: largest request, in pages
-	Warn    []string `json:",omitempty"` // server: for the user to know
-	RO      bool     `json:",omitempty"` // server: read-only, whatever was asked for
-	Err     string   `json:",omitempty"` // server: it failed, and why
+	Options    *options `json:",omitempty"` // launcher: what to serve; device, then external journal attached
+	Namespaces []string `json:",omitempty"` // with Options: those that are the server's own
+	Opened     bool     `json:",omitempty"` // server: the file system is open, mount it
+	Serving    bool     `json:",omitempty"` // server: the kernel has been answered
+	Mount      bool     `json:",omitempty"` // launcher: it is mounted; /dev/fuse and its clones attached
+	Pages      int      `json:",omitempty"` // with Mount: largest request, in pages
+	Warn       []string `json:",omitempty"` // server: for the user to know
+	RO         bool     `json:",omitempty"` // server: read-only, whatever was asked for
+	Err        string   `json:",omitempty"` // server: it failed, and why
 }
 
 const (
@@ -35,18 +36,33 @@ type channel struct{ fd int }
 
 // send sends m with descriptors attached.
 func (c channel) send(m message, fds ...int) error {
-	b, err := json.Marshal(m)
+	b, err := m.encode()
 	if err != nil {
 		return err
-	}
-	if len(b) > maxMessage {
-		return fmt.Errorf("a message of %d bytes", len(b))
 	}
 	var oob []byte
 	if len(fds) > 0 {
 		oob = unix.UnixRights(fds...)
 	}
 	return unix.Sendmsg(c.fd, b, oob, nil, unix.MSG_NOSIGNAL)
+}
+
+// write sends m from a server that may no longer send descriptors.
+func (c channel) write(m message) error {
+	b, err := m.encode()
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(c.fd, b)
+	return err
+}
+
+func (m message) encode() ([]byte, error) {
+	b, err := json.Marshal(m)
+	if err == nil && len(b) > maxMessage {
+		err = fmt.Errorf("a message of %d bytes", len(b))
+	}
+	return b, err
 }
 
 // recv waits for a message; io.EOF means that the other end is gone.

@@ -38,7 +38,8 @@ Mount options (-o, comma-separated):
   debug                    log more; with -f to the terminal
 
 Sizes take k, m, g, t. Exit status: 0 mounted; 1 bad command line, or the
-mount failed; 2 SOURCE cannot be opened, or the server failed.`
+mount failed; 2 SOURCE cannot be opened, or the server failed. With --probe:
+0 if this user can mount, 1 if not.`
 
 func command() *cli.Command {
 	return &cli.Command{
@@ -52,6 +53,8 @@ func command() *cli.Command {
 			&ucli.BoolFlag{Name: "f", Aliases: []string{"foreground"}, Usage: "stay in the foreground"},
 			&ucli.BoolFlag{Name: "d", Aliases: []string{"debug"}, Usage: "as -o debug -f"},
 			&ucli.BoolFlag{Name: "s", Usage: "serve with one thread"},
+			&ucli.BoolFlag{Name: "probe", Usage: "show what a mount by this user would be, and why not a better one; mounts nothing"},
+			&ucli.BoolFlag{Name: "json", Usage: "with --probe: as JSON"},
 			&ucli.BoolFlag{Name: "V", Aliases: []string{"version"}, Usage: "show the version"},
 			&ucli.BoolFlag{Name: "n", Usage: "accepted for mount(8): there is no mtab to leave alone"},
 			&ucli.BoolFlag{Name: "v", Usage: "accepted for mount(8)"},
@@ -68,6 +71,15 @@ func action(c *cli.Context) error {
 	if c.Bool("V") {
 		fmt.Fprintln(c.Stdout, version)
 		return nil
+	}
+	if c.Bool("probe") {
+		if len(c.Operands()) > 0 {
+			return cli.Usagef("--probe takes no operands")
+		}
+		return probe(c)
+	}
+	if c.Bool("json") {
+		return cli.Usagef("--json goes with --probe")
 	}
 	o, err := parse(c)
 	if err != nil {

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"syscall"
@@ -28,6 +29,7 @@ func background(stderr io.Writer) error {
 		return err
 	}
 	defer r.Close()
+	closeOnExec()
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Args[0] = os.Args[0]
 	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", statusEnv, statusFd))
@@ -49,6 +51,10 @@ func background(stderr io.Writer) error {
 	}
 	return &cli.Exit{Status: code}
 }
+
+// closeOnExec keeps from programs started later the descriptors that were open
+// when this one was: a daemon would hold them, and locks on them, for ever.
+func closeOnExec() { _ = unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC) }
 
 // inBackground returns a ready function that also tells who waits, and lets go
 // of the terminal.

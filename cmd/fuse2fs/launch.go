@@ -20,6 +20,7 @@ import (
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/fuse"
 	"github.com/e2kit/e2kit/lib/fuse2fs"
+	"github.com/e2kit/e2kit/lib/sandbox"
 )
 
 // Exit codes, those of C fuse2fs.
@@ -175,16 +176,27 @@ func (l *launcher) startServer() ([]string, error) {
 	theirs := os.NewFile(uintptr(fds[1]), "channel")
 	defer theirs.Close()
 	l.ch = channel{fds[0]}
-	l.server = exec.Command("/proc/self/exe")
-	l.server.Args = []string{"fuse2fs", serveArg}
-	// Through a pipe: what standard error is changes in the background.
-	l.server.Stderr = struct{ io.Writer }{os.Stderr}
-	l.server.ExtraFiles = []*os.File{theirs}
-	l.server.Env = os.Environ()
-	l.server.Dir = "/"
-	// A signal from the terminal is for the launcher, which unmounts.
-	l.server.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: 0}
-	if err := l.server.Start(); err != nil {
+	closeOnExec()
+	command := func() *exec.Cmd {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = []string{"fuse2fs", serveArg}
+		// Through a pipe: what standard error is changes in the background.
+		cmd.Stderr = struct{ io.Writer }{os.Stderr}
+		cmd.ExtraFiles = []*os.File{theirs}
+		cmd.Env = os.Environ()
+		cmd.Dir = "/"
+		// A signal from the terminal is for the launcher, which unmounts.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: 0}
+		return cmd
+	}
+	first := message{Options: l.o}
+	if l.o.Sandbox == "off" {
+		l.server = command()
+		err = l.server.Start()
+	} else {
+		l.server, first.Namespaces, err = sandbox.Start(command)
+	}
+	if err != nil {
 		l.server = nil
 		return nil, fails(exitUsage, "starting the server: %w", err)
 	}
@@ -195,7 +207,7 @@ func (l *launcher) startServer() ([]string, error) {
 			send = append(send, int(fd))
 		}
 	}
-	if err := l.ch.send(message{Options: l.o}, send...); err != nil {
+	if err := l.ch.send(first, send...); err != nil {
 		return nil, fails(exitUsage, "talking to the server: %w", err)
 	}
 	m, err := l.answer(exitOpen)

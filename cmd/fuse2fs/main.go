@@ -12,5 +12,8 @@ func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	if len(args) == 2 && args[1] == serveArg {
 		return serve()
 	}
+	if len(args) == 2 && args[1] == offerArg {
+		return printOffer(stdout)
+	}
 	return command().Main(args[1:], stdin, stdout, stderr)
 }

@@ -10,13 +10,9 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
-	"github.com/e2kit/e2kit/lib/fuse"
 	"github.com/e2kit/e2kit/lib/fuse2fs"
-	"github.com/e2kit/e2kit/lib/sandbox"
 )
 
 // serveArg makes the program the server process. It is for the launcher only,
@@ -43,20 +39,13 @@ func serve() int {
 	if err != nil {
 		return fail(err)
 	}
+	c, err := o.confine(m.Namespaces)
+	if err != nil {
+		return fail(err)
+	}
 	var warn []string
-	if o.Sandbox != "off" {
-		missing, err := sandbox.Confine(sandbox.Options{
-			Ioctls: []uint32{unix.BLKDISCARD, unix.BLKZEROOUT, fuse.IocIomapSupport, fuse.IocBackingOpen,
-				fuse.IocSetNofs},
-			Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
-			Files:    16 + maxFds, // /dev/fuse and its clones are still to come
-		})
-		if err != nil {
-			return fail(fmt.Errorf("confining the server: %w (-o sandbox=off serves without)", err))
-		}
-		for _, part := range missing {
-			warn = append(warn, fmt.Sprintf("this kernel lacks a part of the sandbox, the server runs without it: %v", part))
-		}
+	if w := c.warning(); w != "" {
+		warn = append(warn, w)
 	}
 	// Why the file system cannot be opened, or written, is told once, by the
 	// launcher; the log is for what comes later.
@@ -94,6 +83,7 @@ func serve() int {
 	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
 		Clones: fds[1:], MaxPages: m.Pages}
 	cfg.Atime, cfg.DirAtime = o.atime()
+	cfg.Begin = c.tighten
 	cfg.Closed = func() {
 		_ = dev.Close()
 		if jnl != nil {
@@ -104,12 +94,9 @@ func serve() int {
 		cfg.Workers = 1
 	}
 	why := ""
-	if cfg.Iomap, why = o.iomapConfig(fs); why != "" {
-		if o.Iomap == "1" {
-			fs.Close()
-			return fail(fmt.Errorf("iomap=1: %s", why))
-		}
-		log.Debug("the kernel does not do the I/O of files", "because", why)
+	if cfg.Iomap, why = o.iomapConfig(fs); why != "" && o.Iomap == "1" {
+		fs.Close()
+		return fail(fmt.Errorf("iomap=1: %s", why))
 	}
 	srv, err := fuse2fs.New(fds[0], cfg)
 	if err != nil {
@@ -119,10 +106,12 @@ func serve() int {
 	go func() {
 		<-srv.Ready()
 		if o.Iomap == "1" && !srv.Iomap() {
-			_ = ch.send(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
+			_ = ch.write(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
 			return
 		}
-		_ = ch.send(message{Serving: true})
+		path, whyNot := inForce(srv.Negotiated(), why)
+		log.Info("serving", "data", path, "not", whyNot, "sandbox", c)
+		_ = ch.write(message{Serving: true})
 	}()
 	if err := srv.Serve(); err != nil {
 		fmt.Fprintf(os.Stderr, "fuse2fs: %s: %v\n", o.Source, err)

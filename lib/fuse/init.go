@@ -42,7 +42,7 @@ func (c *Conn) offersIomap(n *Negotiated) bool {
 		return false
 	}
 	var s IomapSupported
-	if _, err := c.ioctl(IocIomapSupport, bytesOf(&s)); err != nil {
+	if _, err := c.ioctl(devIocIomapSupport, bytesOf(&s)); err != nil {
 		return false
 	}
 	return s.Flags&IomapFileIO != 0

@@ -10,16 +10,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Requests to the device. All but the first three need a connection with
-// fuse-iomap.
+// Requests to /dev/fuse, beside that of Clone.
 const (
-	IocBackingOpen  = 0x4010e501 // FUSE_DEV_IOC_BACKING_OPEN
-	IocBackingClose = 0x4004e502 // FUSE_DEV_IOC_BACKING_CLOSE
-	IocSyncInit     = 0x0000e503 // FUSE_DEV_IOC_SYNC_INIT
-	IocIomapSupport = 0x8010e563 // FUSE_DEV_IOC_IOMAP_SUPPORT
-	IocSetNofs      = 0x4004e564 // FUSE_DEV_IOC_SET_NOFS
-	IocAddIomap     = 0x0000e565 // FUSE_DEV_IOC_ADD_IOMAP
-	IocSetBlocksize = 0x4008e566 // FUSE_DEV_IOC_IOMAP_BACKING_SET_BLOCKSIZE
+	devIocBackingOpen  = 0x4010e501 // FUSE_DEV_IOC_BACKING_OPEN
+	devIocBackingClose = 0x4004e502 // FUSE_DEV_IOC_BACKING_CLOSE
+	devIocSyncInit     = 0x0000e503 // FUSE_DEV_IOC_SYNC_INIT
+	devIocIomapSupport = 0x8010e563 // FUSE_DEV_IOC_IOMAP_SUPPORT
+	devIocSetNofs      = 0x4004e564 // FUSE_DEV_IOC_SET_NOFS
+	devIocAddIomap     = 0x0000e565 // FUSE_DEV_IOC_ADD_IOMAP
+	devIocSetBlocksize = 0x4008e566 // FUSE_DEV_IOC_IOMAP_BACKING_SET_BLOCKSIZE
+	devIocStripe       = 0x4010e567 // FUSE_DEV_IOC_IOMAP_BACKING_STRIPE_CONFIG
 )
 
 // Bits of IomapSupported.Flags.
@@ -45,7 +45,7 @@ func devIoctl(fd uintptr, req uint32, arg []byte) (int, syscall.Errno) {
 // kernel does not have it, which nothing else tells reliably.
 func IomapSupport(fd int) (IomapSupported, error) {
 	var s IomapSupported
-	if _, errno := devIoctl(uintptr(fd), IocIomapSupport, bytesOf(&s)); errno != 0 {
+	if _, errno := devIoctl(uintptr(fd), devIocIomapSupport, bytesOf(&s)); errno != 0 {
 		return IomapSupported{}, errno
 	}
 	return s, nil
@@ -54,7 +54,7 @@ func IomapSupport(fd int) (IomapSupported, error) {
 // AddIomap lets whoever mounts with fd use fuse-iomap. fd must not be mounted;
 // the caller needs CAP_SYS_RAWIO.
 func AddIomap(fd int) error {
-	if _, errno := devIoctl(uintptr(fd), IocAddIomap, nil); errno != 0 {
+	if _, errno := devIoctl(uintptr(fd), devIocAddIomap, nil); errno != 0 {
 		return fmt.Errorf("allow iomap on /dev/fuse: %w", errno)
 	}
 	return nil
@@ -64,7 +64,7 @@ func AddIomap(fd int) error {
 // there fails the mount. fd must not be mounted, and somebody must already serve
 // it when it is. It fails with ENOTTY before Linux 7.3.
 func SyncInit(fd int) error {
-	if _, errno := devIoctl(uintptr(fd), IocSyncInit, nil); errno != 0 {
+	if _, errno := devIoctl(uintptr(fd), devIocSyncInit, nil); errno != 0 {
 		return errno
 	}
 	return nil
@@ -82,7 +82,7 @@ func (c *Conn) ioctl(req uint32, arg []byte) (int, error) {
 // returns its number. It works from the handler of IOMAP_CONFIG on. The kernel
 // keeps the device open; writing needs it open for reading and writing.
 func (c *Conn) BackingOpen(fd int) (uint32, error) {
-	n, err := c.ioctl(IocBackingOpen, bytesOf(&BackingMap{Fd: int32(fd), Flags: backingIomap}))
+	n, err := c.ioctl(devIocBackingOpen, bytesOf(&BackingMap{Fd: int32(fd), Flags: backingIomap}))
 	if err != nil {
 		return 0, fmt.Errorf("register the device: %w", err)
 	}
@@ -92,14 +92,14 @@ func (c *Conn) BackingOpen(fd int) (uint32, error) {
 // BackingClose takes a registration back. It fails with EBUSY while there are
 // mapped inodes in the kernel.
 func (c *Conn) BackingClose(id uint32) error {
-	_, err := c.ioctl(IocBackingClose, bytesOf(&id))
+	_, err := c.ioctl(devIocBackingClose, bytesOf(&id))
 	return err
 }
 
 // SetBlocksize sets the block size of a registered device's page cache, as a
 // confined server cannot by BLKBSZSET.
 func (c *Conn) SetBlocksize(id, size uint32) error {
-	_, err := c.ioctl(IocSetBlocksize, bytesOf(&IomapBackingInfo{BackingID: id, Blocksize: size}))
+	_, err := c.ioctl(devIocSetBlocksize, bytesOf(&IomapBackingInfo{BackingID: id, Blocksize: size}))
 	return err
 }
 
@@ -150,10 +150,10 @@ func (c *Conn) SetNofs() error {
 	on := uint32(1)
 	t, ok := c.tr.(*devFuse)
 	if !ok {
-		_, err := c.ioctl(IocSetNofs, bytesOf(&on))
+		_, err := c.ioctl(devIocSetNofs, bytesOf(&on))
 		return err
 	}
-	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_IOCTL, t.fds[0].fd, IocSetNofs, uintptr(unsafe.Pointer(&on)))
+	_, _, errno := syscall.AllThreadsSyscall(syscall.SYS_IOCTL, t.fds[0].fd, devIocSetNofs, uintptr(unsafe.Pointer(&on)))
 	if errno == 0 {
 		return nil
 	}

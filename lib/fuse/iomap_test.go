@@ -101,7 +101,7 @@ func serveScripted(t *testing.T, abi *IomapABI, h Handlers) (*scripted, *Conn) {
 	t.Helper()
 	d := &scripted{in: make(chan []byte), out: make(chan []byte, 1)}
 	d.ioc = func(req uint32, arg []byte) (int, syscall.Errno) {
-		if req != IocIomapSupport {
+		if req != devIocIomapSupport {
 			return 0, syscall.ENOTTY
 		}
 		arg[0] = IomapFileIO

@@ -54,9 +54,9 @@ func (s *Server) iomapWanted() *fuse.IomapABI {
 
 // initIomap sees the answer to INIT, and does what has to be before requests
 // come.
-func (s *Server) initIomap(_ *fuse.InitIn, out *fuse.InitOut) error {
+func (s *Server) initIomap(out *fuse.InitOut) {
 	if (fuse.InitFlags(out.Flags)|fuse.InitFlags(out.Flags2)<<32)&fuse.Iomap == 0 {
-		return nil
+		return
 	}
 	// Mapped files do not use the write-back cache of FUSE, and kernels have
 	// crashed when both were on.
@@ -66,7 +66,6 @@ func (s *Server) initIomap(_ *fuse.InitIn, out *fuse.InitOut) error {
 	s.iomap.seed = maphash.MakeSeed()
 	s.iomap.errs = make(map[ondisk.Ino]syscall.Errno)
 	s.fs.SetKernelIO(ext2fs.KernelIO{On: true, Squeeze: s.squeeze})
-	return nil
 }
 
 // Iomap tells whether the kernel does the I/O of files itself; valid once Ready.

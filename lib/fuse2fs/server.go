@@ -15,6 +15,7 @@ import (
 type Config struct {
 	FS       *ext2fs.FS
 	Log      *slog.Logger // nil: no log
+	Begin    func() error // called before the kernel is answered at all; an error refuses the mount; may be nil
 	Closed   func()       // called after FS was closed and before the unmount returns; may be nil
 	Fakeroot bool         // every caller makes files as root
 	UID, GID *uint32      // shown as the owner of everything, if set
@@ -70,7 +71,6 @@ func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, 
 	}
 	conn, err := connect(fuse.Config{
 		Iomap:    s.iomapWanted(),
-		Init:     s.initIomap,
 		Urgent:   s.urgent,
 		Handlers: s.handlers(),
 		Flags:    s.initFlags(),
@@ -78,6 +78,7 @@ func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, 
 		Workers:  cfg.Workers,
 		Clones:   cfg.Clones,
 		MaxPages: cfg.MaxPages,
+		Init:     s.begin,
 		Destroy:  s.destroy,
 		Log:      func(format string, args ...any) { s.log.Warn(fmt.Sprintf(format, args...)) },
 	})
@@ -90,6 +91,9 @@ func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, 
 
 // Ready is closed once the kernel has been answered: the mount works.
 func (s *Server) Ready() <-chan struct{} { return s.conn.Ready() }
+
+// Negotiated returns what was agreed on with the kernel; all zero before Ready.
+func (s *Server) Negotiated() *fuse.Negotiated { return s.conn.Negotiated() }
 
 // Serve answers requests until the file system is unmounted, then closes it.
 // It returns nil only if everything is on the device and marked clean.
@@ -175,6 +179,15 @@ func (s *Server) handlers() fuse.Handlers {
 		fuse.OpUnfreezeFs:  s.unfreeze,
 		fuse.OpShutdownFs:  s.shutdown,
 	}
+}
+
+// begin is called when INIT has been read: nothing has been answered yet.
+func (s *Server) begin(_ *fuse.InitIn, out *fuse.InitOut) error {
+	s.initIomap(out)
+	if s.cfg.Begin == nil {
+		return nil
+	}
+	return s.cfg.Begin()
 }
 
 // destroy makes everything durable, before an unmount that waits for it

@@ -7,4 +7,4 @@ import "golang.org/x/sys/unix"
 const auditArch = unix.AUDIT_ARCH_X86_64
 
 // archSyscalls are those that newer architectures do not have.
-var archSyscalls = []uint32{unix.SYS_POLL, unix.SYS_EPOLL_WAIT, unix.SYS_TIME}
+var archSyscalls = []uint32{unix.SYS_POLL}

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"os"
+	"runtime/debug"
 	"syscall"
 	"time"
 	"unsafe"
@@ -26,10 +28,35 @@ func Confine(o Options) ([]*Missing, error) {
 	if err := limits(o); err != nil {
 		return nil, err
 	}
-	if err := filterSyscalls(o); err != nil {
+	if err := unix.Prctl(unix.PR_SET_MDWE, unix.PR_MDWE_REFUSE_EXEC_GAIN, 0, 0, 0); err != nil {
+		missing = append(missing, &Missing{"MDWE", fmt.Errorf("needs Linux 6.3: %w", err)})
+	}
+	if err := filterSyscalls(o, startRules(o)); err != nil {
 		missing = append(missing, &Missing{"seccomp", err})
+		unfiltered = true
 	}
 	return missing, nil
+}
+
+// unfiltered says that Confine has reported that there is no filter.
+var unfiltered bool
+
+// Tighten takes from a confined process, whose Options.Tighten was set, what
+// only its start needed: all new descriptors, and every system call and ioctl
+// that o does not name and that serving does not need. It holds for all
+// threads, whatever they do at the moment.
+func Tighten(o Options) error {
+	o.Files, o.Tighten = 0, false
+	if err := limitFiles(o); err != nil {
+		return err
+	}
+	if unfiltered {
+		return nil
+	}
+	if err := filterSyscalls(o, steadyRules(o)); err != nil {
+		return fmt.Errorf("sandbox: seccomp, second filter: %w", err)
+	}
+	return nil
 }
 
 // prepareRuntime makes Go open what it opens on first use.
@@ -40,24 +67,53 @@ func prepareRuntime() {
 
 func nop() {}
 
-// limits sets resource limits, soft and hard.
+// limits sets resource limits, soft and hard, and makes the process no
+// business of others.
+//
+// There is none for processes: the kernel counts all that the user runs, and
+// the filter allows no process anyway.
 func limits(o Options) error {
-	for _, l := range []struct {
-		name     string
-		resource int
-		limit    uint64
-	}{
-		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
-		// Not 0, since that is as many as poll looks at.
-		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, max(o.Files, 1)},
-	} {
-		if err := unix.Setrlimit(l.resource, &unix.Rlimit{Cur: l.limit, Max: l.limit}); err != nil {
-			return fmt.Errorf("sandbox: %s: %w", l.name, err)
+	if err := setLimit("RLIMIT_CORE", unix.RLIMIT_CORE, 0); err != nil {
+		return err
+	}
+	// Images are large: a soft limit of the user's shell is not meant for them.
+	var size unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_FSIZE, &size); err == nil && size.Cur != size.Max {
+		if err := setLimit("RLIMIT_FSIZE", unix.RLIMIT_FSIZE, size.Max); err != nil {
+			return err
 		}
+	}
+	if o.Memory > 0 {
+		var data unix.Rlimit
+		if err := unix.Getrlimit(unix.RLIMIT_DATA, &data); err == nil {
+			o.Memory = min(o.Memory, data.Max)
+		}
+		if err := setLimit("RLIMIT_DATA", unix.RLIMIT_DATA, o.Memory); err != nil {
+			return err
+		}
+		if os.Getenv("GOMEMLIMIT") == "" {
+			debug.SetMemoryLimit(int64(min(o.Memory, 1<<62) / 4 * 3))
+		}
+	}
+	if err := limitFiles(o); err != nil {
+		return err
 	}
 	// No look into memory by other processes of the user.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("sandbox: PR_SET_DUMPABLE: %w", err)
+	}
+	return nil
+}
+
+// limitFiles allows no descriptor from o.Files on. The limit is not 0, since
+// that is as many as poll looks at.
+func limitFiles(o Options) error {
+	return setLimit("RLIMIT_NOFILE", unix.RLIMIT_NOFILE, max(o.Files, 1))
+}
+
+func setLimit(name string, resource int, n uint64) error {
+	if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: n, Max: n}); err != nil {
+		return fmt.Errorf("sandbox: %s: %w", name, err)
 	}
 	return nil
 }
@@ -71,12 +127,20 @@ func allThreads(what string, trap, a1, a2, a3 uintptr) error {
 	return nil
 }
 
+// secureBits end what root and a change of user mean for capabilities, for good:
+// SECBIT_NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE, set and locked, and
+// KEEP_CAPS, locked and not set.
+const secureBits = 1<<0 | 1<<1 | 1<<2 | 1<<3 | 1<<5 | 1<<6 | 1<<7
+
 // dropCapabilities empties every set of capabilities, and keeps them empty.
 func dropCapabilities() error {
 	if err := allThreads("no_new_privs", unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0); err != nil {
 		return err
 	}
-	// The bounding set needs CAP_SETPCAP; without it there is nothing to bound.
+	// Both need CAP_SETPCAP; without it there is nothing to bound.
+	if err := allThreads("secure bits", unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, secureBits, 0); err != nil && !errors.Is(err, unix.EPERM) {
+		return err
+	}
 	for c := uintptr(0); c < 64; c++ {
 		if has, err := unix.PrctlRetInt(unix.PR_CAPBSET_READ, c, 0, 0, 0); err != nil {
 			break // past the last
@@ -91,9 +155,13 @@ func dropCapabilities() error {
 			return err
 		}
 	}
+	// Kernels before 4.3 have no ambient set.
+	err := allThreads("ambient set", unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0)
+	if err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var none [2]unix.CapUserData
-	// Ambient capabilities go with the permitted ones.
 	return allThreads("capabilities", unix.SYS_CAPSET,
 		uintptr(unsafe.Pointer(&hdr)), uintptr(unsafe.Pointer(&none)), 0)
 }

@@ -25,7 +25,13 @@ func TestMain(m *testing.M) {
 	case "":
 		os.Exit(m.Run())
 	case "confined":
-		confined()
+		confined(false)
+	case "tightened":
+		confined(true)
+	case "memory":
+		memory()
+	case "namespaces":
+		namespaces()
 	case "kill":
 		if _, err := Confine(Options{Kill: true}); err != nil {
 			fmt.Println(err)
@@ -51,11 +57,15 @@ func child(t *testing.T, mode string) (string, error) {
 }
 
 func TestConfine(t *testing.T) {
-	out, err := child(t, "confined")
-	if err != nil || !strings.HasSuffix(out, "done\n") {
-		t.Fatalf("%v\n%s", err, out)
+	for _, mode := range []string{"confined", "tightened"} {
+		t.Run(mode, func(t *testing.T) {
+			out, err := child(t, mode)
+			if err != nil || !strings.HasSuffix(out, "done\n") {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			t.Log(out)
+		})
 	}
-	t.Log(out)
 }
 
 func TestKill(t *testing.T) {
@@ -77,7 +87,7 @@ func check(ok bool, format string, args ...any) {
 }
 
 // confined opens what a server has, confines itself, and tries.
-func confined() {
+func confined(tighten bool) {
 	f, err := os.Create("image")
 	check(err == nil, "create: %v", err)
 	check(f.Truncate(1<<20) == nil, "truncate")
@@ -106,10 +116,27 @@ func confined() {
 	locked.Wait()
 	time.Sleep(10 * time.Millisecond)
 
-	missing, err := Confine(Options{Ioctls: []uint32{unix.TIOCINQ}})
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET, 0)
+	check(err == nil, "socketpair: %v", err)
+	o := Options{Ioctls: []uint32{unix.TIOCINQ}, Tighten: tighten, Memory: 1 << 40}
+	if tighten {
+		o.Files, o.Syscalls = 64, []uint32{unix.SYS_RECVMSG}
+	}
+	missing, err := Confine(o)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
+	}
+	if tighten {
+		check(unix.Sendmsg(pair[0], []byte("x"), nil, nil, 0) != nil, "sendmsg is allowed at the start")
+		_, err := unix.Write(pair[0], []byte("x"))
+		check(err == nil, "write to the socket: %v", err)
+		_, _, _, _, err = unix.Recvmsg(pair[1], make([]byte, 1), nil, 0)
+		check(err == nil, "recvmsg at the start: %v", err)
+		if err := Tighten(Options{Ioctls: o.Ioctls}); err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
 	}
 	for _, m := range missing {
 		fmt.Println("missing:", m)
@@ -157,6 +184,22 @@ func confined() {
 	_, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	denied("dup", err)
 	check(errors.Is(syscallErr(unix.SYS_CLONE3), unix.ENOSYS), "clone3 exists")
+	denied("unlock secure bits", unix.Prctl(unix.PR_SET_SECUREBITS, 0, 0, 0, 0))
+	denied("dumpable again", unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0))
+	_, _, _, _, err = unix.Recvmsg(pair[1], make([]byte, 1), nil, unix.MSG_DONTWAIT)
+	denied("recvmsg", err)
+	denied("unknown ioctl", unix.IoctlSetInt(int(f.Fd()), unix.BLKRRPART, 0))
+	if tighten {
+		var st unix.Stat_t
+		denied("fstat", unix.Fstat(int(f.Fd()), &st))
+		denied("another filter", filterSyscalls(Options{}, startRules(Options{})))
+		denied("more descriptors", unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 9, Max: 9}))
+	}
+	// A call on all threads, as for memory flags of writeback.
+	_, _, errno = syscall.AllThreadsSyscall(unix.SYS_GETPID, 0, 0, 0)
+	check(errno == 0, "a call on all threads: %v", errno)
+	_, _, errno = syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_IO_FLUSHER, 1, 0)
+	check(errno == unix.EPERM, "PR_SET_IO_FLUSHER without a capability: %v", errno)
 
 	// What a server does still works.
 	data := bytes.Repeat([]byte("x"), 4096)
@@ -229,22 +272,23 @@ func syscallErr(nr uintptr) error {
 	return errno
 }
 
-// The filter has a form that the kernel takes: jumps within bounds.
-func TestAssemble(t *testing.T) {
-	if auditArch == 0 {
-		t.Skip("no filter here")
+// memory takes more than the limit allows.
+func memory() {
+	if _, err := Confine(Options{Memory: 512 << 20}); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
 	}
-	ioctls := make([]uint32, maxArgValues)
-	prog := assemble(auditArch, serverRules(Options{Ioctls: ioctls}), retKill)
-	if len(prog) > 4096 {
-		t.Errorf("%d instructions", len(prog))
+	fmt.Println("confined")
+	kept := [][]byte{}
+	for range 1024 {
+		kept = append(kept, make([]byte, 1<<20))
 	}
-	for i, ins := range prog {
-		if ins.Code&7 == unix.BPF_JMP && (i+1+int(ins.Jt) >= len(prog) || i+1+int(ins.Jf) >= len(prog)) {
-			t.Errorf("instruction %d jumps out", i)
-		}
-	}
-	if err := filterSyscalls(Options{Ioctls: make([]uint32, maxArgValues+1)}); err == nil {
-		t.Error("more ioctls than a jump can span are taken")
+	fmt.Println("alive with", len(kept))
+}
+
+func TestMemory(t *testing.T) {
+	out, err := child(t, "memory")
+	if err == nil || !strings.Contains(out, "confined\n") || !strings.Contains(out, "out of memory") {
+		t.Fatalf("%v\n%.1000s", err, out)
 	}
 }

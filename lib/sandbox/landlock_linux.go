@@ -2,23 +2,17 @@ package sandbox
 
 import (
 	"fmt"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Landlock's rights and scopes by the version of its ABI that brought them.
 const (
 	llCreateVersion = 1 << 0 // LANDLOCK_CREATE_RULESET_VERSION
 	llCreateErrata  = 1 << 1 // LANDLOCK_CREATE_RULESET_ERRATA
 
-	llFsV1        = 1<<13 - 1 // execute ... make_sym
-	llFsRefer     = 1 << 13   // 2
-	llFsTruncate  = 1 << 14   // 3
-	llNetTCP      = 1<<2 - 1  // 4: bind, connect
-	llFsIoctlDev  = 1 << 15   // 5, for devices opened from then on
-	llScopeSocket = 1 << 0    // 6: abstract UNIX sockets
-	llScopeSignal = 1 << 1    // 6
+	llScopeSignal = 1 << 1 // LANDLOCK_SCOPE_SIGNAL
 
 	// llErratumSignal is fixed where threads may signal each other though
 	// each has its own domain. Go needs that.
@@ -30,42 +24,71 @@ type llRulesetAttr struct {
 	fs, net, scoped uint64
 }
 
-// landlock forbids all files, TCP, and with it abstract sockets and signals to
-// others. No rule allows anything.
+// llRights are Landlock's rights and scopes by the version of its ABI that
+// brought them. The last ones are about sockets, which a process without any
+// cannot have: to lack them is not worth a warning.
+var llRights = []struct {
+	abi  int
+	what string // "" for what the version before has in another form
+	add  llRulesetAttr
+	warn bool
+}{
+	{1, "files", llRulesetAttr{fs: 1<<13 - 1}, true}, // execute ... make_sym
+	{2, "", llRulesetAttr{fs: 1 << 13}, false},       // refer: denied without
+	{3, "truncation", llRulesetAttr{fs: 1 << 14}, true},
+	{4, "TCP", llRulesetAttr{net: 1<<0 | 1<<1}, true},
+	{5, "device ioctls", llRulesetAttr{fs: 1 << 15}, true}, // of devices opened from then on
+	{6, "abstract sockets and signals", llRulesetAttr{scoped: 1<<0 | llScopeSignal}, true},
+	{9, "named sockets", llRulesetAttr{fs: 1 << 16}, false},
+	{10, "UDP", llRulesetAttr{net: 1<<2 | 1<<3}, false},
+}
+
+// llAttr returns the ruleset for a version of the ABI, and how much of it such
+// a kernel knows.
+func llAttr(abi int) (attr llRulesetAttr, size uintptr) {
+	for _, r := range llRights {
+		if r.abi <= abi {
+			attr.fs |= r.add.fs
+			attr.net |= r.add.net
+			attr.scoped |= r.add.scoped
+		}
+	}
+	switch {
+	case attr.scoped != 0:
+		size = unsafe.Sizeof(attr)
+	case attr.net != 0:
+		size = unsafe.Offsetof(attr.scoped)
+	default:
+		size = unsafe.Offsetof(attr.net)
+	}
+	return attr, size
+}
+
+// llLacks returns what a version of the ABI lacks, and only what is worth a
+// warning if that is all that counts.
+func llLacks(abi int, all bool) string {
+	var s []string
+	for _, r := range llRights {
+		if r.abi > abi && r.what != "" && (all || r.warn) {
+			s = append(s, fmt.Sprintf("%s (ABI %d)", r.what, r.abi))
+		}
+	}
+	return strings.Join(s, ", ")
+}
+
+// landlock forbids all that it can. No rule allows anything.
 func landlock() []*Missing {
 	abi, errno := llCreate(nil, 0, llCreateVersion)
 	if errno != 0 {
 		return []*Missing{{"Landlock", errno}}
 	}
-	attr := llRulesetAttr{fs: llFsV1}
-	size := unsafe.Sizeof(attr.fs)
 	var missing []*Missing
-	lack := func(v int, what string) bool {
-		if abi < uintptr(v) {
-			missing = append(missing, &Missing{"Landlock for " + what, fmt.Errorf("needs ABI %d, the kernel has %d: %w", v, abi, unix.EOPNOTSUPP)})
-			return true
-		}
-		return false
+	if lacks := llLacks(int(abi), false); lacks != "" {
+		missing = append(missing, &Missing{"Landlock", fmt.Errorf("the kernel has ABI %d, without %s: %w", abi, lacks, unix.EOPNOTSUPP)})
 	}
-	if abi >= 2 {
-		attr.fs |= llFsRefer
-	}
-	if !lack(3, "truncation") {
-		attr.fs |= llFsTruncate
-	}
-	if !lack(4, "TCP") {
-		attr.net = llNetTCP
-		size += unsafe.Sizeof(attr.net)
-	}
-	if !lack(5, "device ioctls") {
-		attr.fs |= llFsIoctlDev
-	}
-	if !lack(6, "abstract sockets and signals") {
-		attr.scoped = llScopeSocket
-		size += unsafe.Sizeof(attr.scoped)
-		if errata, errno := llCreate(nil, 0, llCreateErrata); errno == 0 && errata&llErratumSignal != 0 {
-			attr.scoped |= llScopeSignal
-		}
+	attr, size := llAttr(int(abi))
+	if errata, errno := llCreate(nil, 0, llCreateErrata); errno != 0 || errata&llErratumSignal == 0 {
+		attr.scoped &^= llScopeSignal
 	}
 	fd, errno := llCreate(&attr, size, 0)
 	if errno != 0 {

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"fmt"
 	"os"
-	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -79,8 +78,8 @@ func assemble(arch uint32, rules []rule, denied uint32) []unix.SockFilter {
 // maxArgValues is what a jump over the body of a rule can span.
 const maxArgValues = 120
 
-// filterSyscalls installs the filter on all threads.
-func filterSyscalls(o Options) error {
+// filterSyscalls installs the filter on all threads, on top of earlier ones.
+func filterSyscalls(o Options, rules []rule) error {
 	if auditArch == 0 {
 		return fmt.Errorf("not known for this architecture: %w", unix.EOPNOTSUPP)
 	}
@@ -91,59 +90,82 @@ func filterSyscalls(o Options) error {
 	if o.Kill {
 		denied = retKill
 	}
-	rules := serverRules(o)
-	for _, nr := range append(slices.Clone(archSyscalls), o.Syscalls...) {
-		rules = append(rules, rule{nr: nr})
-	}
 	prog := assemble(auditArch, rules, denied)
 	fprog := unix.SockFprog{Len: uint16(len(prog)), Filter: &prog[0]}
-	_, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
+	thread, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
 		unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&fprog)))
 	if errno != 0 {
 		return errno
 	}
+	if thread != 0 {
+		return fmt.Errorf("thread %d has a filter of its own: %w", thread, unix.ESRCH)
+	}
 	return nil
 }
 
-// serverRules are the system calls of a server of open descriptors, and of the
-// runtime of Go.
-func serverRules(o Options) []rule {
-	with := func(nr, index, mask uint32, values ...uint32) rule {
-		return rule{nr, &argRule{index, mask, values}}
+// with allows a system call where an argument has one of the values under mask.
+func with(nr, index, mask uint32, values ...uint32) rule {
+	return rule{nr, &argRule{index, mask, values}}
+}
+
+const allBits = ^uint32(0)
+
+func plain(rules []rule, nrs ...uint32) []rule {
+	for _, nr := range nrs {
+		rules = append(rules, rule{nr: nr})
 	}
-	any := ^uint32(0)
+	return rules
+}
+
+// steadyRules are the system calls of a server of open descriptors, and of the
+// runtime of Go.
+func steadyRules(o Options) []rule {
 	rules := []rule{
-		with(unix.SYS_IOCTL, 1, any, o.Ioctls...),
-		with(unix.SYS_FCNTL, 1, any, unix.F_GETFL, unix.F_SETFL, unix.F_GETFD, unix.F_SETFD,
-			unix.F_OFD_SETLK, unix.F_OFD_SETLKW, unix.F_OFD_GETLK, unix.F_SETLK),
+		with(unix.SYS_IOCTL, 1, allBits, o.Ioctls...),
+		// Direct I/O is given up where it comes to be refused.
+		with(unix.SYS_FCNTL, 1, allBits, unix.F_GETFL, unix.F_SETFL),
 		// Threads, not processes.
-		with(unix.SYS_CLONE, 0, unix.CLONE_THREAD|unix.CLONE_VM, unix.CLONE_THREAD|unix.CLONE_VM),
-		// Signals to itself, by which Go preempts.
-		with(unix.SYS_TGKILL, 0, any, uint32(os.Getpid())),
+		with(unix.SYS_CLONE, 0, unix.CLONE_THREAD|unix.CLONE_VM|newNamespaces, unix.CLONE_THREAD|unix.CLONE_VM),
+		// Signals to itself, by which Go preempts, and calls on all threads.
+		with(unix.SYS_TGKILL, 0, allBits, uint32(os.Getpid())),
 		// Only the calling thread is placed.
-		with(unix.SYS_SCHED_SETAFFINITY, 0, any, 0),
+		with(unix.SYS_SCHED_SETAFFINITY, 0, allBits, 0),
 		// No code but what is there.
 		with(unix.SYS_MMAP, 2, unix.PROT_EXEC, 0),
 		with(unix.SYS_MPROTECT, 2, unix.PROT_EXEC, 0),
-		// Names of anonymous memory, and of threads.
-		with(unix.SYS_PRCTL, 0, any, unix.PR_SET_VMA, unix.PR_SET_NAME),
+		// Names of anonymous memory and of threads, and that writeback is not to
+		// wait for itself; it is for the kernel to allow that.
+		with(unix.SYS_PRCTL, 0, allBits, unix.PR_SET_VMA, unix.PR_SET_NAME, unix.PR_SET_IO_FLUSHER),
 	}
-	for _, nr := range []uint32{
+	rules = plain(rules,
 		unix.SYS_READ, unix.SYS_PREAD64, unix.SYS_READV, unix.SYS_PREADV, unix.SYS_PREADV2,
 		unix.SYS_WRITE, unix.SYS_PWRITE64, unix.SYS_WRITEV, unix.SYS_PWRITEV, unix.SYS_PWRITEV2,
-		unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_FALLOCATE,
-		unix.SYS_LSEEK, unix.SYS_FSTAT, unix.SYS_FLOCK, unix.SYS_CLOSE, unix.SYS_FADVISE64,
-		unix.SYS_PPOLL,
+		unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_FALLOCATE, unix.SYS_CLOSE, unix.SYS_PPOLL,
 
-		unix.SYS_MUNMAP, unix.SYS_MADVISE, unix.SYS_MREMAP, unix.SYS_BRK, unix.SYS_MINCORE,
+		unix.SYS_MUNMAP, unix.SYS_MADVISE,
 		unix.SYS_FUTEX, unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_RESTART_SYSCALL,
 		unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,
-		unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_GETUID, unix.SYS_GETEUID, unix.SYS_GETGID, unix.SYS_GETEGID,
-		unix.SYS_SCHED_YIELD, unix.SYS_SCHED_GETAFFINITY, unix.SYS_GETRUSAGE, unix.SYS_GETCPU,
-		unix.SYS_CLOCK_GETTIME, unix.SYS_CLOCK_GETRES, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_NANOSLEEP, unix.SYS_GETTIMEOFDAY,
-		unix.SYS_EPOLL_CTL, unix.SYS_EPOLL_PWAIT, unix.SYS_GETRANDOM, unix.SYS_UNAME,
-	} {
-		rules = append(rules, rule{nr: nr})
+		unix.SYS_GETPID, unix.SYS_GETTID,
+		unix.SYS_SCHED_YIELD, unix.SYS_SCHED_GETAFFINITY,
+		unix.SYS_CLOCK_GETTIME, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP,
+		unix.SYS_EPOLL_PWAIT, unix.SYS_GETRANDOM,
+	)
+	return plain(plain(rules, archSyscalls...), o.Syscalls...)
+}
+
+// newNamespaces are the flags of clone that no thread of Go has.
+const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID |
+	unix.CLONE_NEWIPC | unix.CLONE_NEWUTS | unix.CLONE_NEWCGROUP
+
+// startRules are those of a server that is still being set up: it looks at what
+// it was given, has Go wait for it, and may confine itself further.
+func startRules(o Options) []rule {
+	rules := plain(steadyRules(o), unix.SYS_FSTAT, unix.SYS_LSEEK, unix.SYS_EPOLL_CTL)
+	if o.Tighten {
+		rules = append(rules,
+			// A filter is all that this flag goes with.
+			with(unix.SYS_SECCOMP, 1, allBits, unix.SECCOMP_FILTER_FLAG_TSYNC),
+			with(unix.SYS_PRLIMIT64, 0, allBits, 0)) // its own
 	}
 	return rules
 }

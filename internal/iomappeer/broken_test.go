@@ -137,6 +137,7 @@ func inlineGrows(k *Kernel, s *refServer) {
 	h.Truncate(10000)
 	k.Fiemap(h.Inode(), 0, 1<<20)
 	h.Read(make([]byte, 10000), 0)
+	k.Probe(h.Inode(), OpWrite|OpDirect|OpAtomic, 0, k.bs) // a BEGIN though the mapping is cached
 	h.Write(pattern(100, 1), 100)
 	h.Fsync(false)
 	k.DropCaches(h.Inode())

@@ -34,11 +34,13 @@ func (c *claims) init() {
 const claimBlocks = 1024
 
 // take claims the blocks of a mapping from pos on, and reports overlaps. keep is
-// for what stays when the operation is over: written data and cached mappings.
-func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) {
+// for what stays when the operation is over: written data and cached mappings. It
+// claims nothing while blocks of the file may be being freed: the mapping may have
+// been true only when it was sent.
+func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) bool {
 	k := in.k
 	if !m.hasDev() {
-		return
+		return false
 	}
 	bs := k.bs
 	if m.Type == TypeMapped {
@@ -57,6 +59,9 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) {
 	k.checkAliased(in, m, addr, (last-first)*bs)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if in.freeing.Load() > 0 || in.evicted.Load() { // or it comes to that after us, and ends the claim
+		return false
+	}
 	mine := c.file[in]
 	if mine == nil {
 		mine = make(map[int64]devBlock)
@@ -68,7 +73,7 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) {
 		if cl != nil && (cl.in != in || cl.block != b) && m.Flags&FlagShared == 0 {
 			k.violate("A4", in, "%v puts block %d at device block %d, where block %d of node %d lies", *m, b, at.blk, cl.block,
 				cl.in.nodeid)
-			return
+			return true
 		}
 		if old, ok := mine[b]; ok && old != at {
 			delete(c.at, old)
@@ -85,6 +90,7 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) {
 			cl.users++
 		}
 	}
+	return true
 }
 
 // done ends what take has claimed for one operation.

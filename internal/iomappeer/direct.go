@@ -26,7 +26,8 @@ func (in *Inode) dwrite(t *task, p []byte, pos int64, op Op, forced bool) (int, 
 	e := &ioend{pos: pos, addr: -1, flags: IOEndDirect}
 	var steps []*step
 	var inline bool
-	in.model.write(p, pos) // from here on a crash may show it
+	var failed syscall.Errno // of I/O that was submitted, which is known only when all is complete
+	in.model.write(p, pos)   // from here on a crash may show it
 	done, errno := in.iterate(t, OpWrite|OpDirect|op, pos, n, func(s *step) (int64, bool, bool, syscall.Errno) {
 		if s.dst.Type == TypeInline {
 			inline = true
@@ -49,12 +50,16 @@ func (in *Inode) dwrite(t *task, p []byte, pos int64, op Op, forced bool) (int, 
 			return 0, false, false, syscall.EINVAL
 		}
 		e.maps = append(e.maps, s.dst)
-		errno := in.writeDirect(s, p[s.pos-pos:][:s.count])
-		if errno != 0 {
-			return 0, false, false, errno
+		c, errno, ioErr := in.writeDirect(s, p[s.pos-pos:][:s.count])
+		if failed == 0 {
+			failed = ioErr
 		}
-		return s.count, false, false, 0
+		held.trim(in, c) // END may give back what follows
+		return c, false, false, errno
 	})
+	if errno == 0 {
+		errno = failed
+	}
 	if errno == syscall.ENOTBLK {
 		errno = 0 // it ends as a write of nothing
 	}
@@ -96,9 +101,10 @@ func (in *Inode) dwrite(t *task, p []byte, pos int64, op Op, forced bool) (int, 
 	return int(done), errno
 }
 
-// writeDirect writes the bytes of one step to the device, and zeros around them
-// where the block was not written before.
-func (in *Inode) writeDirect(s *step, p []byte) syscall.Errno {
+// writeDirect submits the bytes of one step to the device, and zeros around them
+// where the block was not written before. It returns how many it submitted, why not
+// all of them, and the error of the I/O.
+func (in *Inode) writeDirect(s *step, p []byte) (n int64, errno, ioErr syscall.Errno) {
 	k := in.k
 	end := s.pos + s.count
 	lo, hi := s.pos, end
@@ -109,13 +115,27 @@ func (in *Inode) writeDirect(s *step, p []byte) syscall.Errno {
 	}
 	buf := make([]byte, hi-lo)
 	copy(buf[s.pos-lo:], p)
-	if n := int64(len(buf)); n > int64(k.cfg.DIOAlign) && k.fault(k.cfg.Faults.ShortWrite) {
-		in.submitted(lo, hi)
-		k.writeDev(&s.dst, lo, buf[:roundDown(n/2, 512)])
-		return syscall.EIO
+	n = s.count
+	if len(buf) > k.cfg.DIOAlign && k.fault(k.cfg.Faults.ShortWrite) {
+		// The caller's memory ends in the middle.
+		buf = buf[:roundDown(int64(len(buf))/2, 512)]
+		n = max(lo+int64(len(buf))-s.pos, 0)
+		errno = syscall.EFAULT
 	}
-	in.submitted(lo, hi)
-	return k.writeDev(&s.dst, lo, buf)
+	in.submitted(lo, lo+int64(len(buf)))
+	return n, errno, k.writeDev(&s.dst, lo, buf)
+}
+
+// trim ends the claim on the blocks behind the first n bytes of a step.
+func (s *step) trim(in *Inode, n int64) {
+	used := min(roundUp(s.pos+n, in.k.bs)-s.pos, s.count)
+	if !s.claimed || used >= s.count {
+		return
+	}
+	in.k.claims.done(in, &s.dst, s.pos+used, s.count-used)
+	if s.count = used; used <= 0 {
+		s.claimed = false
+	}
 }
 
 // dread is a read(2) with O_DIRECT.

@@ -45,7 +45,12 @@ func (k *Kernel) Open(in *Inode, flags uint32) (*File, syscall.Errno) {
 		op = opOpendir
 	}
 	in.mu.Lock()
+	if in.dead {
+		in.mu.Unlock()
+		return nil, syscall.ESTALE
+	}
 	in.opens++
+	in.leaving = false
 	in.mu.Unlock()
 	fail := func(errno syscall.Errno) (*File, syscall.Errno) {
 		in.mu.Lock()

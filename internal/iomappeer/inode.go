@@ -59,6 +59,7 @@ type Inode struct {
 	model model
 	known known
 
+	evicted atomic.Bool
 	freeing atomic.Int64 // operations under way that may free blocks
 	freeGen atomic.Int64 // how many there have been
 	talk    traffic      // requests that may change mappings
@@ -189,7 +190,7 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 	}
 	k.mu.Lock()
 	in := k.inodes[e.NodeID]
-	isNew := in == nil
+	isNew := in == nil || !in.again() // one that is being evicted has gone
 	stale := !isNew && (in.gen != e.Generation || in.Mode()&syscall.S_IFMT != typ)
 	if isNew || stale {
 		in = &Inode{k: k, nodeid: e.NodeID, gen: e.Generation, dir: typ == syscall.S_IFDIR, fresh: created}
@@ -211,12 +212,32 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 	} else if created {
 		k.violate("NAME", in, "a new file has the node of one that is referenced")
 	}
-	in.mu.Lock()
-	in.nlookup++
-	in.leaving = false
-	in.mu.Unlock()
+	if isNew || stale {
+		in.again()
+	}
 	in.update(a, e.AttrValid, e.AttrValidNsec)
 	return in, 0
+}
+
+// again counts one more lookup, unless the inode is gone.
+func (in *Inode) again() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.dead {
+		return false
+	}
+	in.nlookup++
+	in.leaving = false
+	return true
+}
+
+// stays keeps an inode that was to be evicted later; it reports whether it is
+// still there.
+func (in *Inode) stays() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.leaving = false
+	return !in.dead
 }
 
 func stamp(sec uint64, nsec uint32) int64 { return int64(sec)*1e9 + int64(nsec) }
@@ -305,7 +326,7 @@ func (in *Inode) fetchAttr(t *task) (Attr, syscall.Errno) {
 func (in *Inode) evict(t *task) {
 	k := in.k
 	in.mu.Lock()
-	if in.dead || in.pins > 0 {
+	if in.dead || in.pins > 0 || in.opens > 0 {
 		in.leaving = in.pins > 0
 		in.mu.Unlock()
 		return
@@ -316,6 +337,7 @@ func (in *Inode) evict(t *task) {
 	in.mu.Unlock()
 	in.pages.drop(0, maxLFS, k.folioSize())
 	in.cache.reset()
+	in.evicted.Store(true)
 	k.claims.release(in, 0, maxLFS)
 	k.mu.Lock()
 	if k.inodes[in.nodeid] == in {
@@ -343,7 +365,7 @@ func (in *Inode) pin() bool {
 func (in *Inode) unpin(t *task) {
 	in.mu.Lock()
 	in.pins--
-	evict := in.pins == 0 && in.leaving
+	evict := in.pins == 0 && in.leaving && in.opens == 0
 	in.mu.Unlock()
 	if evict {
 		in.evict(t)

@@ -109,8 +109,7 @@ func (in *Inode) ask(t *task, op Op, pos, count, upserts int64) (*step, bool, sy
 	s := &step{pos: pos, dst: dst, src: src, hasSrc: hasSrc, gen: gen}
 	s.limit(count)
 	if calm && in.freeGen.Load() == gen && in.freeing.Load() == 0 && dst.hasDev() {
-		k.claims.take(in, &dst, pos, s.count, false)
-		s.claimed = true
+		s.claimed = k.claims.take(in, &dst, pos, s.count, false)
 	}
 	if alone && in.talk.alone(talk) {
 		k.learn(in, op, &dst, pos, s.count)

@@ -90,6 +90,9 @@ func (k *Kernel) learn(in *Inode, op Op, m *Mapping, pos, count int64) {
 			}
 			v.state, v.addr, v.dev = blkMapped, addr, m.Dev
 		case TypeUnwritten, TypeHole, TypeDelalloc:
+			if v.failed && v.submitted {
+				k.eval("A7")
+			}
 			if v.converted {
 				k.eval("A5")
 				k.violate("A5", in, "BEGIN(%v): block %d is %v after an IOEND converted it", op, b, *m)
@@ -147,9 +150,13 @@ func (in *Inode) completed(pos, end int64, converts bool) {
 	}
 }
 
-// ioFailed notes that the I/O on [pos, end) failed and that the server knows.
+// ioFailed notes that the I/O on [pos, end), which was not written before, failed
+// and that the server knows.
 func (in *Inode) ioFailed(pos, end int64) {
 	bs := in.k.bs
+	if pos >= end {
+		return
+	}
 	in.known.mu.Lock()
 	defer in.known.mu.Unlock()
 	for b := pos / bs; b < roundUp(end, bs)/bs; b++ {

@@ -67,7 +67,9 @@ func (k *Kernel) Lookup(dir *Inode, name string) (*Inode, syscall.Errno) {
 		if e.in == nil {
 			return nil, syscall.ENOENT
 		}
-		return e.in, 0
+		if e.in.stays() {
+			return e.in, 0
+		}
 	}
 	return k.lookup(k.task("lookup"), dir, name)
 }

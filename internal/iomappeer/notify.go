@@ -242,8 +242,38 @@ func (k *Kernel) notifyStock(code int32, b []byte) syscall.Errno {
 		k.dents.clear()
 		return 0
 	case notifyPrune:
-		return 0
+		return k.prune(b)
 	}
 	k.violate("A1", nil, "%s is none that the peer's kernel knows", notifyName(code))
 	return syscall.EINVAL
+}
+
+// prune lets go of inodes that nobody uses, as the server asks. What is dirty
+// stays: the kernel would have to write it back to a server that waits here.
+func (k *Kernel) prune(b []byte) syscall.Errno {
+	var m struct {
+		Count, Padding uint32
+		Spare          uint64
+	}
+	rest, ok := dec(b, &m)
+	if !ok || len(rest) != 8*int(m.Count) {
+		return k.malformed(notifyPrune, len(b))
+	}
+	k.expect("A16", m.Padding == 0 && m.Spare == 0, nil, "PRUNE has reserved words set")
+	t := k.task("prune")
+	for range m.Count {
+		var node uint64
+		rest, _ = dec(rest, &node)
+		in := k.inode(node)
+		if in == nil || in == k.root || in.dir {
+			continue
+		}
+		in.mu.Lock()
+		used := in.opens > 0 || in.timesDue
+		in.mu.Unlock()
+		if !used && !in.pages.dirtyWithin(0, maxLFS, k.folioSize()) {
+			in.evict(t)
+		}
+	}
+	return 0
 }

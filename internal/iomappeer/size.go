@@ -176,8 +176,8 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 		es = in.edges(off, end)
 	}
 	var errno syscall.Errno
-	if grows {
-		in.established(end)
+	if mode&FallocKeepSize == 0 {
+		in.established(end) // the file may be shorter on disk than here
 	}
 	call := func() { _, errno = k.call(t, opFallocate, in.nodeid, 0, 0, body) }
 	if zeroes {
@@ -225,8 +225,8 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 		after, errno := in.fetchAttr(k.checkTask())
 		if errno == 0 {
 			want := before.Size
-			if grows {
-				want = uint64(end)
+			if grows { // on disk it may be longer than here, if growing it failed half-way before
+				want = max(want, uint64(end))
 			}
 			// Data that is still in the page cache may reach the disk meanwhile.
 			ok := after.Size == want || !grows && after.Size > want && int64(after.Size) <= isize

@@ -45,6 +45,8 @@ func notifyName(code int32) string {
 	switch code {
 	case notifyBackingInval:
 		return "BACKING_INVAL"
+	case notifyPrune:
+		return "PRUNE"
 	case notifyUpsert:
 		return "UPSERT_MAPPINGS"
 	case notifyInval:

@@ -190,7 +190,11 @@ func (in *Inode) sendIOEnd(e *ioend) syscall.Errno {
 	defer in.talk.leave()
 	send := func() syscall.Errno { return k.callInto(worker, opIomapIOEnd, in.nodeid, &out, body) }
 	if e.errno != 0 {
-		in.ioFailed(e.pos, end)
+		for i := range e.maps {
+			if m := &e.maps[i]; m.Type != TypeMapped {
+				in.ioFailed(max(e.pos, int64(m.Offset)), min(end, int64(m.End())))
+			}
+		}
 		in.frees(e.pos, end, func() { send() })
 		return e.errno
 	}

@@ -342,24 +342,44 @@ func (ip *Inode) MappingAround(op iomap.Op, pos int64) (iomap.Mapping, bool) {
 	m := ip.pair(r, lo).Read
 	if r.state == runWritten && ip.uncommitted() {
 		m.Flags |= iomap.Dirty
-		f := &ip.fm
-		if f.dirtyLo == f.dirtyHi {
-			f.dirtyLo, f.dirtyHi = lo, hi
-		}
-		f.dirtyLo, f.dirtyHi = min(f.dirtyLo, lo), max(f.dirtyHi, hi)
+		ip.tellAnew(lo, hi)
 	}
 	return m, true
 }
 
 // TakeDirty returns the part of the file, in bytes, of which MappingAround has
-// said since the last call that it is not committed; n is 0 if it has not.
+// said since the last call that it is not committed, or Forgets that the kernel has
+// dropped it; n is 0 if there is none.
 func (ip *Inode) TakeDirty() (off, n int64) {
 	f := &ip.fm
 	f.tellMu.Lock()
 	defer f.tellMu.Unlock()
 	off, n = int64(f.dirtyLo<<ip.fs.blockBits), int64((f.dirtyHi-f.dirtyLo)<<ip.fs.blockBits)
-	f.dirtyLo, f.dirtyHi = 0, 0
+	f.dirtyLo, f.dirtyHi, f.forgets = 0, 0, span{}
 	return off, n
+}
+
+// Forgets notes that the kernel will have dropped what it has cached of n bytes at
+// off when it is answered, and returns the range that was noted before, n being 0
+// if none was since TakeDirty.
+func (ip *Inode) Forgets(off, n int64) (int64, int64) {
+	fs, f := ip.fs, &ip.fm
+	lo, hi := uint64(off)>>fs.blockBits, fs.blocksOf(off+n)
+	f.tellMu.Lock()
+	defer f.tellMu.Unlock()
+	old := f.forgets
+	f.forgets = span{lo, hi}
+	ip.tellAnew(lo, hi)
+	return int64(old.lo << fs.blockBits), int64((old.hi - old.lo) << fs.blockBits)
+}
+
+// tellAnew adds blocks to what TakeDirty returns. fm.tellMu is held.
+func (ip *Inode) tellAnew(lo, hi uint64) {
+	f := &ip.fm
+	if f.dirtyLo == f.dirtyHi {
+		f.dirtyLo, f.dirtyHi = lo, hi
+	}
+	f.dirtyLo, f.dirtyHi = min(f.dirtyLo, lo), max(f.dirtyHi, hi)
 }
 
 // Clusters returns the whole clusters that n bytes at off lie in, where blocks are

@@ -44,8 +44,9 @@ type fileMap struct {
 	// It comes before mapMu in the lock order.
 	tellMu sync.Mutex
 	// The part of the file, in blocks, of which MappingAround has said that it is
-	// not committed.
+	// not committed, or Forgets that the kernel has dropped it.
 	dirtyLo, dirtyHi uint64 // guarded by tellMu
+	forgets          span   // guarded by tellMu: by Forgets last
 
 	durable atomic.Uint64 // dataSyncTid that is known to be committed, plus 1<<32
 

@@ -196,6 +196,12 @@ func (s *Server) iomapBegin(r *fuse.Request) {
 	if op&iomap.Atomic != 0 {
 		pair.Read.Flags |= iomap.AtomicBio
 	}
+	if pair.Read.Type == iomap.Inline && op&iomap.Allocates != 0 && ip.Flags()&ondisk.FlagInlineData == 0 {
+		// An empty file becomes one with its data inside: it is no hole any more.
+		if err := s.conn.IomapInval(node, in.AttrIno, 0, int64(s.bsize)); err != nil {
+			s.log.Debug("forget mappings", "inode", ip.Ino(), "err", err)
+		}
+	}
 	out := fuse.Out[fuse.IomapBeginOut](r)
 	if op&uncached == 0 && pair.Read.Type != iomap.Inline {
 		lookup := op&iomap.Allocates != 0 && op&iomap.Direct == 0
@@ -306,15 +312,18 @@ func (s *Server) iomapIoend(r *fuse.Request) {
 		r.ReplyErr(failed)
 		return
 	}
-	node, ino := r.NodeID(), in.AttrIno
-	fuse.Out[fuse.IomapIoendOut](r).Newsize = uint64(size)
-	if r.Reply(0) != nil || e.Written == 0 || e.Flags&(iomap.EndUnwritten|iomap.EndAppend) == 0 {
-		return
+	if e.Written > 0 && e.Flags&(iomap.EndUnwritten|iomap.EndAppend) != 0 {
+		// The kernel forgets what it has cached of the range when it has the
+		// answer. After that it cannot be told, since it may be unmounting, and
+		// wait for us with locks held that a notification takes. So it is told
+		// of the range before this one.
+		if off, n := ip.Forgets(e.Pos, e.Written); n > 0 {
+			var buf fuse.IomapBeginOut
+			s.publish(&buf, ip, 0, r.NodeID(), in.AttrIno, off)
+		}
 	}
-	// The kernel forgets what it has cached of the range when it has the answer.
-	// If it does so after this, it asks again.
-	var buf fuse.IomapBeginOut
-	s.publish(&buf, ip, 0, node, ino, e.Pos)
+	fuse.Out[fuse.IomapIoendOut](r).Newsize = uint64(size)
+	r.Reply(0)
 }
 
 // writebackFailed remembers that data could not be written back. The kernel

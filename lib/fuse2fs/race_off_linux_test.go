@@ -1,0 +1,5 @@
+//go:build !race
+
+package fuse2fs_test
+
+const raceEnabled = false

@@ -411,7 +411,7 @@ func (s *refServer) begin(unique uint64, node uint64, in beginIn) {
 		m.Dev = 0
 	}
 	cacheable := s.cache && op&(OpReport|OpAtomic|OpSwapfile) == 0 && op&OpNowait == 0
-	s.mu.Unlock()
+	defer s.mu.Unlock() // what is told is true until it has been told
 	if s.bug == "UPSERT of other than the answer" && cacheable && m.Type == TypeMapped {
 		bad := m
 		bad.Addr = uint64(100 * s.bs)

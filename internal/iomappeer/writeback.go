@@ -201,6 +201,7 @@ func (in *Inode) sendIOEnd(e *ioend) syscall.Errno {
 	if k.fault(k.cfg.Faults.DupIOEnd) {
 		send()
 	}
+	gen, calm := in.freeGen.Load(), in.freeing.Load() == 0
 	errno := send()
 	if errno == syscall.ENOSYS {
 		k.setUnsupported(opIomapIOEnd)
@@ -214,7 +215,8 @@ func (in *Inode) sendIOEnd(e *ioend) syscall.Errno {
 		}
 		return errno
 	}
-	in.completed(e.pos, end, true)
+	// What is freed meanwhile may be freed after it was converted.
+	in.completed(e.pos, end, calm && gen == in.freeGen.Load() && in.freeing.Load() == 0)
 	for i := range e.maps {
 		m := &e.maps[i]
 		if lo, hi := max(e.pos, int64(m.Offset)), min(end, int64(m.End())); lo < hi && in.freeing.Load() == 0 {

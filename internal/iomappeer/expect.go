@@ -49,7 +49,7 @@ func (k *Kernel) Expect() *Expectation {
 			f.paths = append(f.paths, p)
 			must = must && settled
 		}
-		m := &in.model
+		m := in.model
 		m.mu.Lock()
 		f.must = must && m.durSaved && len(names) > 0
 		f.img = make(image)

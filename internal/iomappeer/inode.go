@@ -56,7 +56,7 @@ type Inode struct {
 
 	pages pageCache
 	cache mapCache
-	model model
+	model *model
 	known known
 
 	evicted atomic.Bool
@@ -81,6 +81,7 @@ func (q *traffic) alone(at int64) bool { return q.under.Load() == 1 && q.count.L
 
 func (in *Inode) init() {
 	in.pages.init()
+	in.model = &model{}
 	in.model.init()
 	in.known.init()
 }
@@ -208,7 +209,9 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 		}
 		in.isize, in.diskSize, in.sizeLimit = int64(a.Size), int64(a.Size), int64(a.Size)
 		in.atime, in.mtime, in.ctime = stamp(a.Atime, a.AtimeNsec), stamp(a.Mtime, a.MtimeNsec), stamp(a.Ctime, a.CtimeNsec)
-		in.model.start(int64(a.Size), created)
+		if !in.remembered(int64(a.Size), created) {
+			in.model.start(int64(a.Size), created)
+		}
 	} else if created {
 		k.violate("NAME", in, "a new file has the node of one that is referenced")
 	}
@@ -217,6 +220,32 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 	}
 	in.update(a, e.AttrValid, e.AttrValidNsec)
 	return in, 0
+}
+
+// known content of inodes that were evicted: what was written to them is not
+// forgotten, nor what of it is safe.
+type memory struct {
+	gen     uint64
+	model   *model
+	renamed bool
+}
+
+// remembered takes up what was known of an inode when it was evicted, and reports
+// whether that is so.
+func (in *Inode) remembered(size int64, created bool) bool {
+	k := in.k
+	k.mu.Lock()
+	old, ok := k.evicted[in.nodeid]
+	delete(k.evicted, in.nodeid)
+	k.mu.Unlock()
+	if !ok || created || old.gen != in.gen || old.model.length() != size {
+		return false
+	}
+	in.model = old.model
+	in.mu.Lock()
+	in.renamed = old.renamed
+	in.mu.Unlock()
+	return true
 }
 
 // again counts one more lookup, unless the inode is gone.
@@ -334,6 +363,8 @@ func (in *Inode) evict(t *task) {
 	in.dead = true
 	n := in.nlookup
 	iomap := in.iomap
+	keep := iomap && in.nlink > 0
+	m := memory{in.gen, in.model, in.renamed}
 	in.mu.Unlock()
 	in.pages.drop(0, maxLFS, k.folioSize())
 	in.cache.reset()
@@ -342,6 +373,9 @@ func (in *Inode) evict(t *task) {
 	k.mu.Lock()
 	if k.inodes[in.nodeid] == in {
 		delete(k.inodes, in.nodeid)
+		if keep {
+			k.evicted[in.nodeid] = m
+		}
 	}
 	k.mu.Unlock()
 	k.dents.forget(in)

@@ -85,6 +85,7 @@ type Kernel struct {
 	devs    map[uint32]*backing
 	nextDev uint32
 	inodes  map[uint64]*Inode
+	evicted map[uint64]memory
 	rng     *rand.Rand
 	noOp    map[uint32]bool // opcodes answered by ENOSYS once
 	clock   int64
@@ -160,6 +161,7 @@ func New(cfg Config) *Kernel {
 		devs:     make(map[uint32]*backing),
 		nextDev:  1,
 		inodes:   make(map[uint64]*Inode),
+		evicted:  make(map[uint64]memory),
 		rng:      rand.New(rand.NewPCG(cfg.Seed, 0x10adab1e)),
 		noOp:     make(map[uint32]bool),
 		bs:       pageSize,

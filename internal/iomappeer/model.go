@@ -130,6 +130,12 @@ func (m *model) start(size int64, created bool) {
 	}
 }
 
+func (m *model) length() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.size
+}
+
 func (m *model) record(c change) {
 	m.changes = append(m.changes, c)
 }

@@ -39,7 +39,7 @@ const claimBlocks = 1024
 // been true only when it was sent.
 func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) bool {
 	k := in.k
-	if !m.hasDev() {
+	if !m.hasDev() || k.cfg.CountOnly {
 		return false
 	}
 	bs := k.bs

@@ -81,7 +81,7 @@ func (q *traffic) alone(at int64) bool { return q.under.Load() == 1 && q.count.L
 
 func (in *Inode) init() {
 	in.pages.init()
-	in.model = &model{}
+	in.model = &model{off: in.k.cfg.CountOnly}
 	in.model.init()
 	in.known.init()
 }

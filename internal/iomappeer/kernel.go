@@ -67,6 +67,10 @@ type Config struct {
 	// an error says what was not closed or not clean.
 	Destroyed func() error
 
+	// CountOnly keeps neither content to compare with nor what is known of blocks,
+	// for long runs that count requests.
+	CountOnly bool
+
 	// NoChecks leaves out the assertions that send requests of their own.
 	NoChecks bool
 }

@@ -102,6 +102,7 @@ type change struct {
 // model is what an application must read back from a file, and what may be left
 // of it after a crash.
 type model struct {
+	off     bool // nothing is kept
 	mu      sync.Mutex
 	img     image
 	size    int64
@@ -142,6 +143,9 @@ func (m *model) record(c change) {
 
 // write is that p was written at pos.
 func (m *model) write(p []byte, pos int64) {
+	if m.off {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.img.write(p, pos)
@@ -153,6 +157,9 @@ func (m *model) write(p []byte, pos int64) {
 
 // zero is that [from, to) reads as zeros, the size unchanged.
 func (m *model) zero(from, to int64) {
+	if m.off {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.img.zero(from, to)
@@ -162,6 +169,9 @@ func (m *model) zero(from, to int64) {
 
 // fail is that an operation on [from, to) failed half-way.
 func (m *model) fail(from, to int64) {
+	if m.off {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.unknown = m.unknown.add(from, to)
@@ -170,6 +180,9 @@ func (m *model) fail(from, to int64) {
 
 // truncate is that the size was set.
 func (m *model) truncate(size int64) {
+	if m.off {
+		return
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if size < m.size {
@@ -185,6 +198,9 @@ func (m *model) truncate(size int64) {
 // diff returns the first byte of p, read at pos, that is not what must be read,
 // and what it should be; -1 if there is none.
 func (m *model) diff(p []byte, pos int64) (off int64, want byte) {
+	if m.off {
+		return -1, 0
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var zeros [pageSize]byte

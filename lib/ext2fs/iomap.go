@@ -163,7 +163,7 @@ func (ip *Inode) beginHole(op iomap.Op, lblk ondisk.Lblk, n uint32) (run, error)
 	case !ip.isExtents() && uint64(lblk) >= ip.fs.indMax():
 		return r, syscall.EFBIG
 	}
-	if fs := ip.fs; fs.kernelIO.On && op&iomap.Direct == 0 && op&(iomap.Write|iomap.Fault) == iomap.Write {
+	if fs := ip.fs; fs.kernelIO.On && op&(iomap.Write|iomap.Fault|iomap.Atomic) == iomap.Write {
 		// What is reserved ahead goes with it, so that the next write of a
 		// stream need not ask.
 		r, err = ip.claim(op, lblk, n, r.n, true)
@@ -184,7 +184,7 @@ func (ip *Inode) claim(op iomap.Op, lblk ondisk.Lblk, n, hole uint32, ahead bool
 		if ahead {
 			most = hole
 		}
-		if pblk, k := ip.rsvTake(lblk, most, op&iomap.Direct != 0); k > 0 {
+		if pblk, k := ip.rsvTake(lblk, most, n, op&iomap.Direct != 0); k > 0 {
 			return run{lblk: lblk, pblk: pblk, n: k, state: runUnwritten}, nil
 		}
 		if try > 0 {

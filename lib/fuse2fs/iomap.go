@@ -205,7 +205,8 @@ func (s *Server) iomapBegin(r *fuse.Request) {
 	out := fuse.Out[fuse.IomapBeginOut](r)
 	if op&uncached == 0 && pair.Read.Type != iomap.Inline {
 		lookup := op&iomap.Allocates != 0 && op&iomap.Direct == 0
-		if lookup || pair.Read.Type == iomap.Mapped || pair.Read.Type == iomap.Hole {
+		ahead := op&iomap.Allocates != 0 && pair.Read.End()-pos > int64(in.Count) // more was handed out: the next write need not ask
+		if lookup || ahead || pair.Read.Type == iomap.Mapped || pair.Read.Type == iomap.Hole {
 			errno := s.publish(out, ip, op, node, in.AttrIno, pos)
 			if errno == 0 && lookup && !s.repeated(node, in) {
 				pair.Read.Type, pair.Read.Addr, pair.Read.Dev, pair.Read.Flags = iomap.RetryCache, iomap.NullAddr, 0, 0
@@ -259,21 +260,6 @@ func (s *Server) repeated(node uint64, in *fuse.IomapBeginIn) bool {
 	}
 	slot.Store(h&^times | n + 1)
 	return false
-}
-
-func (s *Server) iomapEnd(r *fuse.Request) {
-	in, ok := fuse.In[fuse.IomapEndIn](r)
-	if !ok || s.iomap.abi == nil {
-		r.ReplyErr(syscall.ENOSYS)
-		return
-	}
-	ip := s.node(r)
-	if ip == nil {
-		return
-	}
-	defer ip.Put()
-	s.done(r, ip.End(s.iomap.abi.Op(in.Opflags), int64(in.Pos), int64(min(in.Count, 1<<62)), in.Written,
-		s.iomap.abi.Get(&in.Map, s.iomap.cfg.Base)))
 }
 
 // iomapIoend makes written data part of the file. Transactions are shared by all

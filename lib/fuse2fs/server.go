@@ -171,9 +171,11 @@ func (s *Server) handlers() fuse.Handlers {
 		fuse.OpCopyFileRange:   s.copyRange,
 		fuse.OpCopyFileRange64: s.copyRange,
 
+		// IOMAP_END has no handler. A kernel that has learned so sends none; else it
+		// sends one for each write that makes a file longer. All it tells is what a
+		// direct write that failed did not use, which comes back with the inode.
 		fuse.OpIomapConfig: s.iomapConfig,
 		fuse.OpIomapBegin:  s.iomapBegin,
-		fuse.OpIomapEnd:    s.iomapEnd,
 		fuse.OpIomapIoend:  s.iomapIoend,
 		fuse.OpFreezeFs:    s.freeze,
 		fuse.OpUnfreezeFs:  s.unfreeze,

@@ -3,6 +3,7 @@
 package fuse
 
 import (
+	"sync"
 	"syscall"
 	"unsafe"
 )
@@ -28,12 +29,32 @@ func NewConnOn(d Device, cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.tr = &devTransport{d}
+	c.tr = &devTransport{d: d}
 	return c, nil
 }
 
 // devTransport is the transport over a Device, which is its only channel.
-type devTransport struct{ d Device }
+type devTransport struct {
+	d     Device
+	parts sync.Pool // of *[2][]byte
+}
+
+// sendParts is d.Send without an allocation.
+func (t *devTransport) sendParts(a, b []byte) syscall.Errno {
+	p, _ := t.parts.Get().(*[2][]byte)
+	if p == nil {
+		p = new([2][]byte)
+	}
+	p[0], p[1] = a, b
+	n := 2
+	if len(b) == 0 {
+		n = 1
+	}
+	errno := t.d.Send(p[:n]...)
+	*p = [2][]byte{}
+	t.parts.Put(p)
+	return errno
+}
 
 func (t *devTransport) open(int) channel { return t }
 func (t *devTransport) close()           { t.d.Close() }
@@ -47,7 +68,7 @@ func (t *devTransport) notify(h *OutHeader, parts ...[]byte) syscall.Errno {
 	return t.d.Send(append([][]byte{bytesOf(h)}, parts...)...)
 }
 
-func (t *devTransport) notifyRaw(msg []byte) syscall.Errno { return t.d.Send(msg) }
+func (t *devTransport) notifyRaw(msg []byte) syscall.Errno { return t.sendParts(msg, nil) }
 
 func (t *devTransport) ioctl(req uint32, arg []byte) (int, syscall.Errno) { return t.d.Ioctl(req, arg) }
 
@@ -63,9 +84,5 @@ func (t *devTransport) recv(r *Request) (int, syscall.Errno) {
 }
 
 func (t *devTransport) send(r *Request, n int, payload []byte) syscall.Errno {
-	out := unsafe.Slice((*byte)(unsafe.Pointer(&r.out)), n)
-	if len(payload) == 0 {
-		return t.d.Send(out)
-	}
-	return t.d.Send(out, payload)
+	return t.sendParts(unsafe.Slice((*byte)(unsafe.Pointer(&r.out)), n), payload)
 }

@@ -39,6 +39,9 @@ func (k *Kernel) InjectIOEnd(in *Inode, flags uint32, err syscall.Errno, pos, wr
 			Pos: uint64(pos), NewAddr: nullAddr, Written: uint64(written)})
 	})
 	in.known.forget(pos/k.bs, roundUp(pos+written, k.bs)/k.bs)
+	if pos >= 0 && written > 0 && written <= 1<<30 {
+		in.submitted(pos, pos+written) // there may be data
+	}
 	return int64(out.NewSize), errno
 }
 

@@ -12,7 +12,8 @@ const (
 )
 
 // Accessed records that the content was read. It changes nothing, and does not
-// fail, where nothing can be written or the inode's noatime flag is set.
+// fail, where nothing can be written, the inode's noatime flag is set, or the file
+// system is frozen: it can be read then, and who does must not wait.
 func (ip *Inode) Accessed(mode AtimeMode) error {
 	const day = 24 * 60 * 60
 	if mode == AtimeNever || ip.fs.writable() != nil {
@@ -26,8 +27,8 @@ func (ip *Inode) Accessed(mode AtimeMode) error {
 	if skip || mode == AtimeRelative && m.Before(a) && c.Before(a) && now.Sec-a.Sec < day {
 		return nil
 	}
-	h, err := ip.fs.start(creditsInode)
-	if err != nil {
+	h, err := ip.fs.startNow(creditsInode)
+	if h == nil {
 		return err
 	}
 	ip.mapMu.Lock()

@@ -321,8 +321,26 @@ func (fs *FS) start(credits int) (*jbd2.Handle, error) {
 		fs.waitThaw()
 		fs.freezeMu.RLock()
 	}
+	defer fs.freezeMu.RUnlock()
+	return fs.startLocked(credits)
+}
+
+// startNow is start, but returns no handle while the file system is frozen.
+func (fs *FS) startNow(credits int) (*jbd2.Handle, error) {
+	if err := fs.writable(); err != nil {
+		return nil, err
+	}
+	fs.freezeMu.RLock()
+	defer fs.freezeMu.RUnlock()
+	if fs.frozen {
+		return nil, nil
+	}
+	return fs.startLocked(credits)
+}
+
+// startLocked opens a handle; freezeMu is held.
+func (fs *FS) startLocked(credits int) (*jbd2.Handle, error) {
 	h, err := fs.jnl.Start(credits)
-	fs.freezeMu.RUnlock()
 	if err != nil {
 		return nil, err
 	}

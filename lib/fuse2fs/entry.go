@@ -55,7 +55,7 @@ func (s *Server) batchForget(r *fuse.Request) {
 }
 
 func (s *Server) release(node, n uint64) {
-	if node != probeNode {
+	if node != probeNode && !s.frozen.keep(node, n) {
 		s.fs.Release(toIno(node), n)
 	}
 }

@@ -49,7 +49,8 @@ type Server struct {
 
 	opened atomic.Bool // an OPEN has been answered, see ProbeName
 
-	iomap mapper
+	iomap  mapper
+	frozen frozen
 }
 
 // New attaches a server to fd, an open /dev/fuse that is mounted or will be.

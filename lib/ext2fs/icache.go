@@ -2,6 +2,7 @@ package ext2fs
 
 import (
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -26,6 +27,30 @@ type cached struct {
 // icache has the inodes in memory, by number.
 type icache struct {
 	shards [icacheShards]ishard
+	kept   atomic.Int64 // inodes that are kept for what is reserved for them
+	dear   atomic.Int64 // how many kept are too many, since those before were asked back
+}
+
+// keptMost is how many inodes are kept before the kernel is asked to let go of some;
+// keptStep is how many more there have to be to ask again.
+const (
+	keptMost = 16384
+	keptStep = 1024
+)
+
+// bound asks for inodes back that are kept, if there are too many. The kernel may
+// use them all: then it is asked again when there are more.
+func (c *icache) bound(squeeze func([]ondisk.Ino)) {
+	n, dear := c.kept.Load(), c.dear.Load()
+	switch {
+	case squeeze == nil:
+	case n < keptMost:
+		if dear != keptMost {
+			c.dear.Store(keptMost)
+		}
+	case n >= dear && c.dear.CompareAndSwap(dear, n+keptStep):
+		squeeze(c.keptInodes())
+	}
 }
 
 type ishard struct {
@@ -54,6 +79,7 @@ func (c *icache) shard(ino ondisk.Ino) *ishard { return &c.shards[uint32(ino)%ic
 func (s *ishard) use(ip *Inode) {
 	if ip.kept {
 		ip.kept = false
+		ip.fs.ic.kept.Add(-1)
 		return
 	}
 	ip.prev.next, ip.next.prev = ip.next, ip.prev
@@ -286,6 +312,7 @@ func (ip *Inode) lastPutLocked(s *ishard) {
 		}
 		if s.holds[ip.ino] != 0 && fs.kernelIO.On && !ip.freed && ip.mapHolds() {
 			ip.refs, ip.kept = 0, true
+			fs.ic.kept.Add(1)
 			s.mu.Unlock()
 			return
 		}

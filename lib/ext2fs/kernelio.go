@@ -25,8 +25,8 @@ type KernelIO struct {
 
 	// Squeeze, if set, asks the kernel to let go of inodes that it does not use,
 	// for the sake of what is reserved for them. It is called without locks
-	// when there is no space left; Release may be called for the inodes before
-	// or after it returns.
+	// when there is no space left, or there are so many that memory gets short;
+	// Release may be called for the inodes before or after it returns.
 	Squeeze func(inodes []ondisk.Ino)
 }
 
@@ -79,6 +79,9 @@ func (ip *Inode) KernelBegin(op iomap.Op, pos, count int64) (iomap.Pair, error) 
 		if inline {
 			return ip.inlinePair(uint64(pos) >> fs.blockBits), nil
 		}
+	}
+	if op&iomap.Allocates != 0 {
+		fs.ic.bound(fs.kernelIO.Squeeze)
 	}
 	for try := 0; ; try++ {
 		p, err := ip.Begin(op, pos, count)

@@ -22,7 +22,7 @@ binary = $(or $(BIN_$(1)),$(1))
 
 export CGO_ENABLED := 0
 
-.PHONY: all demo test check lint cross race fuzz crash bench install clean
+.PHONY: all demo test check lint cross race fuzz crash peer bench install clean
 
 all: ; @set -e; mkdir -p bin; $(foreach c,$(CMDS),$(call build,$(c));) :
 define build
@@ -56,7 +56,7 @@ cross:
 
 # Parallel load under the race detector, which takes a C compiler.
 race:
-	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./lib/...
+	CGO_ENABLED=1 $(GO) test -race -timeout 30m ./lib/... ./internal/iomappeer
 	CGO_ENABLED=1 $(GO) build -race -o bin/fuse2fs.race ./cmd/fuse2fs
 	E2KIT_FUSE2FS=$(CURDIR)/bin/fuse2fs.race E2KIT_MOUNT_OPTS=sandbox=off \
 	  $(GO) test -count=1 -timeout 30m -run 'Parallel|Posix|Daemon|MatrixWrite/ext4-(4k|all)' ./tests
@@ -71,6 +71,11 @@ fuzz:
 # The long crash sweep: at least 10,000 states.
 crash: all
 	E2KIT_CRASH_STATES=10000 $(GO) run ./internal/testsum -timeout 2h -run Crash $(PKGS)
+
+# The kernel's side of fuse-iomap, played by a peer: at least 100,000 random
+# operations in each form of the protocol, and 5,000 recorded crash states.
+peer: all
+	E2KIT_PEER_OPS=110000 E2KIT_CRASH_STATES=6000 $(GO) run ./internal/testsum -timeout 1h -run Peer ./lib/fuse2fs
 
 # BENCHFLAGS=-help lists what it can be told, such as -quick.
 bench: all

@@ -227,14 +227,15 @@ func (ip *Inode) holeEnd(r run) (uint64, error) {
 }
 
 // handedOut returns what was handed out for the hole at lblk, and not written.
-// mapMu is held.
+// Blocks that may be given back, since they are one direct write's, are not put
+// together with others. mapMu is held.
 func (ip *Inode) handedOut(lblk uint64) (run, bool) {
 	rsv := ip.fm.rsv
 	i := ip.rsvSearch(lblk)
 	if i < len(rsv) && rsv[i].out && uint64(rsv[i].lblk) <= lblk {
 		r := rsv[i]
 		end := r.end()
-		for i++; i < len(rsv) && rsv[i].out && uint64(rsv[i].lblk) == end &&
+		for i++; !r.direct && i < len(rsv) && rsv[i].out && !rsv[i].direct && uint64(rsv[i].lblk) == end &&
 			rsv[i].pblk == r.pblk+ondisk.Fsblk(end-uint64(r.lblk)); i++ {
 			end = rsv[i].end()
 		}
@@ -401,11 +402,14 @@ func (ip *Inode) Clusters(off, n int64) (int64, int64) {
 	return lo, (off+n+mask)&^mask - lo
 }
 
-// handedOutAround returns what of the unwritten blocks [lo, hi) was handed out,
-// and what lies before lo in the same piece. mapMu is held.
+// handedOutAround returns what of the unwritten blocks [lo, hi) was handed out to
+// stay, and what lies before lo in the same piece. mapMu is held.
 func (ip *Inode) handedOutAround(lo, hi uint64) (uint64, uint64) {
 	rsv := ip.fm.rsv
 	if i := ip.rsvSearch(lo); i < len(rsv) && rsv[i].out && uint64(rsv[i].lblk) <= lo {
+		if rsv[i].direct {
+			return lo, lo
+		}
 		return uint64(rsv[i].lblk), hi
 	}
 	for _, s := range ip.fm.busy {

@@ -134,7 +134,8 @@ func TestPeerPrune(t *testing.T) {
 	})
 }
 
-// What a direct write that failed has reserved comes back.
+// What a direct write that failed has reserved comes back, and the kernel does not
+// think that it can write there.
 func TestPeerFailedDirectWrite(t *testing.T) {
 	var faults *iomappeer.Faults
 	eachProfile(t, func(o *peerOptions) {
@@ -147,13 +148,23 @@ func TestPeerFailedDirectWrite(t *testing.T) {
 		m.ok("statfs", errno)
 		faults.Off.Store(false)
 		for i := range int64(5) {
-			_, errno := h.DWrite(m.data, 1<<20+i<<21) // no stream: nothing is reserved ahead
+			_, errno := h.DWrite(m.data[:512+i<<13], 1<<20+i<<21) // no stream: nothing is reserved ahead
 			m.is("direct write", errno, syscall.EIO)
 		}
 		faults.Off.Store(true)
 		if after, _ := m.Statfs(); after.Bfree != before.Bfree {
 			t.Errorf("%d blocks are free, %d were before", after.Bfree, before.Bfree)
 		}
+		for i := range int64(5) {
+			before := m.Count()
+			_, errno := h.Write(m.data[:100], 1<<20+i<<21)
+			m.ok("write", errno)
+			if m.Count().Sub(before).Upcalls["IOMAP_BEGIN"] == 0 {
+				t.Errorf("write %d goes to blocks that were given back", i)
+			}
+		}
+		m.ok("fsync", h.Fsync(false))
+		m.reread(h)
 		h.Close()
 		m.unmount()
 	})

@@ -101,6 +101,22 @@ func (o *MountOptions) Set(opt string) (known bool, err error) {
 	return true, nil
 }
 
+// Kernel returns the options that the kernel's driver is to see, apart from those
+// that Flags stands for and those that say who mounts what.
+func (o *MountOptions) Kernel() []string {
+	var p []string
+	if o.AllowOther {
+		p = append(p, "allow_other")
+	}
+	if o.DefaultPermissions {
+		p = append(p, "default_permissions")
+	}
+	if o.MaxRead > 0 {
+		p = append(p, "max_read="+strconv.Itoa(o.MaxRead))
+	}
+	return p
+}
+
 // names returns the options that flags stands for.
 func flagNames(flags uintptr) []string {
 	var s []string

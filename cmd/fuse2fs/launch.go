@@ -145,13 +145,8 @@ func (l *launcher) openDevices() (err error) {
 
 // open opens a device, claiming it if exclusive, or an image, which it locks.
 func (l *launcher) open(path string, exclusive bool) (*blockdev.File, error) {
-	o := blockdev.Options{ReadOnly: l.o.ReadOnly, Exclusive: exclusive, Lock: !l.block}
-	switch {
-	case l.o.Direct:
-		o.Direct = blockdev.DirectOn
-	case l.o.NoDirect:
-		o.Direct = blockdev.DirectOff
-	}
+	o := l.o.deviceOptions()
+	o.Exclusive, o.Lock = exclusive, !l.block
 	dev, err := blockdev.Open(path, o)
 	if err == nil {
 		return dev, nil
@@ -237,7 +232,7 @@ func (l *launcher) answer(code int) (message, error) {
 // doMount mounts and hands the descriptor of /dev/fuse to the server. What can
 // be seen of the mount is served.
 func (l *launcher) doMount() error {
-	mo, err := l.mountOptions()
+	mo, err := l.o.mountOptions(l.ro, os.Geteuid() == 0)
 	if err != nil {
 		return err
 	}
@@ -316,22 +311,24 @@ func (l *launcher) asBlock(mo *fuse.MountOptions) (done func(), err error) {
 	return done, nil
 }
 
-func (l *launcher) mountOptions() (fuse.MountOptions, error) {
+// mountOptions returns how to mount it; root says that no user does, to whom
+// what is mounted could be dangerous.
+func (o *options) mountOptions(ro, root bool) (fuse.MountOptions, error) {
 	mo := fuse.MountOptions{
-		Source:             l.o.Source,
-		Subtype:            l.o.Subtype,
-		AllowOther:         l.o.AllowOther,
+		Source:             o.Source,
+		Subtype:            o.Subtype,
+		AllowOther:         o.AllowOther,
 		DefaultPermissions: true,
 	}
-	if l.o.Fsname != "" {
-		mo.Source = l.o.Fsname
+	if o.Fsname != "" {
+		mo.Source = o.Fsname
 	}
-	opts := append([]string{}, l.o.FuseOpts...)
-	opts = append(opts, l.o.MountFlags...)
-	if l.ro {
+	opts := append([]string{}, o.FuseOpts...)
+	opts = append(opts, o.MountFlags...)
+	if ro {
 		opts = append(opts, "ro")
 	}
-	if os.Geteuid() != 0 {
+	if !root {
 		opts = append([]string{"nosuid", "nodev"}, opts...)
 	}
 	for _, opt := range opts {

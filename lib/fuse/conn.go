@@ -222,6 +222,12 @@ func (c *Conn) fail(err error) {
 	}
 }
 
+// Stop makes Serve end, with err, though the file system is still mounted: what
+// has been read is served, Destroy is called, and nothing is read any more. Who
+// uses the mount gets ENOTCONN once the descriptors are closed, as by the end of
+// the process.
+func (c *Conn) Stop(err error) { c.fail(err) }
+
 // serve handles one message, and tells whether the worker is to go on.
 func (c *Conn) serve(w *worker, r *Request, n int) bool {
 	if !r.parse(n) {

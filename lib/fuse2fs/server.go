@@ -105,6 +105,10 @@ func (s *Server) Serve() error {
 	return err
 }
 
+// Stop makes Serve close the file system and return err, though it is still
+// mounted: what has not reached the server by then is lost.
+func (s *Server) Stop(err error) { s.conn.Stop(err) }
+
 // initFlags returns what is asked of the kernel, which grants what it knows.
 func (s *Server) initFlags() fuse.InitFlags {
 	f := fuse.AsyncRead | fuse.ExportSupport | fuse.BigWrites | fuse.DontMask |

@@ -30,6 +30,12 @@ const (
 	exitOpen  = 2 // the file system cannot be opened
 )
 
+// What root has the kernel allow a mount, see [fuse.Mount.Tune].
+const (
+	readahead  = 8 << 20 // bytes
+	dirtyRatio = 40      // percent
+)
+
 // exitError is an error with the exit code that it means.
 type exitError struct {
 	code int
@@ -245,7 +251,7 @@ func (l *launcher) doMount() error {
 		return fails(exitUsage, "%w", err)
 	}
 	if os.Geteuid() == 0 {
-		_ = l.mount.Tune(8<<20, 40) // slower without, and no less right
+		_ = l.mount.Tune(readahead, dirtyRatio) // slower without, and no less right
 	}
 	err = l.sendMount()
 	if err == nil {

@@ -44,6 +44,7 @@ type options struct {
 	Iomap       string // "", default, 0, 1: whether the kernel does the I/O of files
 	IomapABI    string // "", may26, v7
 	LockFd      bool   // to the server: an open file that is to stay so comes last
+	IomapHelper string // "", optional, mandatory: have the mount helper ask for fuse-iomap
 
 	AllowOther    bool
 	NoDefaultOpts bool
@@ -150,6 +151,7 @@ var valued = map[string]func(*options, string) error{
 	"sandbox":      oneOf(func(o *options) *string { return &o.Sandbox }, "strict", "off"),
 	"iomap":        oneOf(func(o *options) *string { return &o.Iomap }, "default", "0", "1"),
 	"iomap_abi":    oneOf(func(o *options) *string { return &o.IomapABI }, "may26", "v7"),
+	"iomap_helper": oneOf(func(o *options) *string { return &o.IomapHelper }, "optional", "mandatory"),
 	"uid":          func(o *options, v string) error { return parseID(&o.UID, v) },
 	"gid":          func(o *options, v string) error { return parseID(&o.GID, v) },
 	"barrier":      func(o *options, v string) error { return barrier(v) },

@@ -438,6 +438,16 @@ func TestServiceServerEnds(t *testing.T) {
 		if err := syscall.Kill(m.pid, sig); err != nil {
 			t.Fatal(err)
 		}
+		if sig == syscall.SIGTERM {
+			// It waits for the unmount, unless it is told again.
+			wait(t, "the server has heard", func() bool { return strings.Contains(s.out.String(), "ending when it is unmounted") })
+			if err := os.WriteFile(filepath.Join(m.dir, "late"), []byte("late"), 0o644); err != nil {
+				t.Errorf("a server that is told to end: %v", err)
+			}
+			if err := syscall.Kill(m.pid, sig); err != nil {
+				t.Fatal(err)
+			}
+		}
 		wait(t, "the server has ended", func() bool { return !slices.Contains(s.servers(), m.pid) })
 		if _, err := os.ReadDir(m.dir); !errors.Is(err, syscall.ENOTCONN) && !errors.Is(err, syscall.ECONNABORTED) {
 			t.Errorf("%v: a mount without a server: %v", sig, err)

@@ -26,6 +26,10 @@ import (
 // as descriptor 3. systemd says the same in the environment.
 const serviceArg = "--serve-on-socket-3"
 
+// stopPatience is how long a server that is told to end waits for the unmount,
+// which flushes what the kernel has cached: at shutdown both happen at a time.
+const stopPatience = 60 * time.Second
+
 // errStopped ends a server that is told to by a signal.
 var errStopped = errors.New("stopped by a signal; the file system is clean, and its mount is dead: umount -l")
 
@@ -68,7 +72,7 @@ func serveService(own []string, fd int, stderr io.Writer) int {
 		return exitUsage
 	}
 	defer s.srv.Close()
-	signals := make(chan os.Signal, 1)
+	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	server, err := s.start(own, stderr)
 	if err != nil {
@@ -77,7 +81,12 @@ func serveService(own []string, fd int, stderr io.Writer) int {
 		return exitOpen
 	}
 	go func() {
-		<-signals
+		sig := <-signals
+		complain(fmt.Errorf("%v: ending when it is unmounted, or in %v; at once if told again", sig, stopPatience))
+		select {
+		case <-signals:
+		case <-time.After(stopPatience):
+		}
 		server.Stop(errStopped)
 	}()
 	ended := make(chan error, 1)
@@ -254,8 +263,8 @@ func (s *mountService) describeMount() (fuse.MountOptions, error) {
 	return mo, s.srv.Mntopts(strings.Join(opts, ","))
 }
 
-// journald finds out by the process what a message belongs to: one that fails
-// at once stays until it has.
+// linger returns code. journald finds out by the process what a message belongs
+// to: one that fails stays until it has.
 func linger(code int) int {
 	if code != exitOK {
 		time.Sleep(2 * time.Second)

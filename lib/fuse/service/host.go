@@ -42,26 +42,32 @@ func callerNow() caller {
 // user namespace too.
 func (u caller) root() bool { return u.uid == 0 }
 
-// do calls f with the caller's rights to files.
+// do calls f with the caller's rights and no other. Those to files alone
+// (setfsuid) would not do: sysctls look at the effective user.
 func (u caller) do(f func() error) error {
 	if !u.setuid {
 		return f()
 	}
 	done := make(chan error, 1)
 	go func() {
-		runtime.LockOSThread() // not unlocked: the thread ends with its rights
-		_, _ = unix.SetfsgidRetGid(u.gid)
-		_, _ = unix.SetfsuidRetUid(u.uid)
-		// The calls report what was before; -1 changes nothing.
-		uid, _ := unix.SetfsuidRetUid(-1)
-		gid, _ := unix.SetfsgidRetGid(-1)
-		if uid != u.uid || gid != u.gid {
-			done <- fmt.Errorf("taking the rights of user %d: %w", u.uid, unix.EPERM)
-			return
-		}
-		done <- f()
+		// The system calls are those of one thread, which ends with this
+		// goroutine and so takes nothing of it back.
+		runtime.LockOSThread()
+		done <- u.becomeThread(f)
 	}()
 	return <-done
+}
+
+func (u caller) becomeThread(f func() error) error {
+	gid, uid := uintptr(u.gid), uintptr(u.uid)
+	_, _, gerr := unix.RawSyscall(unix.SYS_SETRESGID, gid, gid, gid)
+	_, _, uerr := unix.RawSyscall(unix.SYS_SETRESUID, uid, uid, uid)
+	r, e, s := unix.Getresuid()
+	rg, eg, sg := unix.Getresgid()
+	if gerr != 0 || uerr != 0 || r != u.uid || e != u.uid || s != u.uid || rg != u.gid || eg != u.gid || sg != u.gid {
+		return fmt.Errorf("taking the rights of user %d: %w", u.uid, unix.EPERM)
+	}
+	return f()
 }
 
 // kernelHost is the machine itself.
@@ -98,16 +104,22 @@ func (k *kernelHost) blockDevice(fd int, blockSize uint32) error {
 	if st.Mode&unix.S_IFMT != unix.S_IFBLK {
 		return unix.ENOTBLK
 	}
-	if blockSize == 0 {
+	switch {
+	case blockSize == 0:
 		return nil
+	case !k.user.root():
+		return fmt.Errorf("setting the block size of a device is for root: %w", unix.EPERM)
 	}
-	return k.user.do(func() error { return unix.IoctlSetPointerInt(fd, unix.BLKBSZSET, int(int32(blockSize))) })
+	return unix.IoctlSetPointerInt(fd, unix.BLKBSZSET, int(int32(blockSize)))
 }
 
 // addIomap is FUSE_DEV_IOC_ADD_IOMAP.
 const addIomap = 0xe565
 
 func (k *kernelHost) iomap(fusedev int) error {
+	if !k.user.root() {
+		return unix.EPERM // a server with it can stall the machine
+	}
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fusedev), addIomap, 0); errno != 0 {
 		return errno
 	}
@@ -144,7 +156,7 @@ func (k *kernelHost) checkTarget(t *target, st *unix.Stat_t) error {
 	if t.format == unix.S_IFDIR && st.Mode&unix.S_ISVTX != 0 && int(st.Uid) != k.user.uid {
 		return fmt.Errorf("mount point %s: the folder is sticky and not the user's: %w", t.path, unix.EPERM)
 	}
-	// By the real ids of the process, which are the caller's.
+	// access(2) goes by the real ids, which are the caller's.
 	if err := unix.Faccessat(unix.AT_FDCWD, procPath(t.fd), unix.W_OK, 0); err != nil {
 		return fmt.Errorf("mount point %s: the user may not write to it: %w", t.path, err)
 	}

@@ -561,6 +561,11 @@ func TestCallersRights(t *testing.T) {
 		t.Error(err)
 	}
 	unix.Close(fd)
+	// What the process's effective user decides.
+	if fd, err := k.open("/proc/sys/kernel/core_pattern", unix.O_WRONLY, 0); err == nil {
+		unix.Close(fd)
+		t.Error("a user opens a sysctl to write")
+	}
 	if _, err := k.target("/proc/self"); err == nil {
 		t.Error("a user mounts on proc")
 	}

@@ -39,7 +39,8 @@ Mount options (-o, comma-separated):
 
 As a mount service (--listen DIR, or started by systemd for the sockets in
 /run/filesystems) it serves file systems for who runs mount.fuse2fs, which
-opens the device and mounts: then the server needs no privilege at all. An option for it alone:
+opens the device and mounts: then the server needs no privilege at all. See
+the manual. An option for the service alone:
   iomap_helper=optional|mandatory
                            have the helper ask the kernel for fuse-iomap
 

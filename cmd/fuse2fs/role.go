@@ -21,8 +21,7 @@ import (
 func otherRole(args []string, stdin io.Reader, stdout, stderr io.Writer) (code int, done bool) {
 	helper := len(args) > 0 && filepath.Base(args[0]) == "mount.fuse2fs" ||
 		len(args) > 1 && args[1] == "--mount-helper"
-	// In the background it is the launcher that the helper has fallen back to.
-	if helper && os.Getenv(statusEnv) == "" {
+	if helper {
 		if len(args) > 1 && args[1] == "--mount-helper" {
 			args = append([]string{"mount.fuse2fs"}, args[2:]...)
 		}
@@ -31,9 +30,6 @@ func otherRole(args []string, stdin io.Reader, stdout, stderr io.Writer) (code i
 	if err := dropSetuid(); err != nil {
 		cli.Message(stderr, "fuse2fs", err)
 		return exitUsage, true
-	}
-	if helper {
-		return 0, false
 	}
 	if len(args) == 2 && args[1] == serveArg {
 		return serve(), true

@@ -83,8 +83,9 @@ func Accept(fd int, timeout time.Duration) (_ *Server, err error) {
 	}
 	f := os.NewFile(uintptr(argv), nameArgv)
 	defer f.Close()
-	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
-		return nil, bad(OpenReply, "the arguments are not in a file")
+	// Which only a file in memory has: others may make who reads them wait.
+	if _, err := unix.FcntlInt(uintptr(argv), unix.F_GET_SEALS, 0); err != nil {
+		return nil, bad(OpenReply, "the arguments are not in a memfd")
 	}
 	if s.args, err = DecodeArgs(f); err != nil {
 		return nil, err

@@ -20,7 +20,6 @@ import (
 type fakeHost struct {
 	log     []string
 	block   bool
-	openErr error
 	busy    int // how often an open fails with EBUSY
 	iomapOK bool
 	mounted *mountSpec
@@ -39,8 +38,8 @@ func (f *fakeHost) open(path string, flags int, mode uint32) (int, error) {
 		f.busy--
 		return -1, unix.EBUSY
 	}
-	if f.openErr != nil && path != "/dev/fuse" {
-		return -1, f.openErr
+	if strings.Contains(path, "missing") {
+		return -1, unix.ENOENT
 	}
 	return unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
@@ -146,6 +145,7 @@ func descriptors(t testing.TB) int {
 func TestSession(t *testing.T) {
 	before := descriptors(t)
 	p := newPair(t, asRoot, conf{})
+	p.host.busy = 1
 	srv := p.start()
 	if want := []string{"ext4", "/img", "/mnt", "-o", "nosuid,ro"}; !slices.Equal(srv.Args(), want) {
 		t.Errorf("arguments %q", srv.Args())
@@ -154,7 +154,6 @@ func TestSession(t *testing.T) {
 		t.Error("root may not everything")
 	}
 	dev := srv.FuseDev()
-	p.host.busy = 1
 	var fd int
 	err := RetryBusy(time.Minute, func() (err error) {
 		fd, err = srv.OpenBdev("/img", unix.O_RDWR|unix.O_EXCL, 0, 4096)
@@ -164,8 +163,7 @@ func TestSession(t *testing.T) {
 		t.Fatal(err)
 	}
 	var pe *os.PathError
-	p.host.openErr = unix.ENOENT
-	if _, err := srv.Open("/j", unix.O_RDWR, 0, OpenQuiet); !errors.As(err, &pe) || pe.Err != unix.ENOENT || pe.Path != "/j" {
+	if _, err := srv.Open("/missing", unix.O_RDWR, 0, OpenQuiet); !errors.As(err, &pe) || pe.Err != unix.ENOENT || pe.Path != "/missing" {
 		t.Errorf("open of what is not there: %v", err)
 	}
 	if err := srv.Seal(); err != nil {

@@ -22,6 +22,9 @@ type scriptedHelper struct {
 	t    testing.TB
 	fd   int
 	said []service.Magic // by the server
+	deny string          // paths that begin so do not open
+	blk  bool            // it asked for a mount of a block device
+	src  string          // and of this source
 }
 
 func dial(t testing.TB, path string) *scriptedHelper {
@@ -113,6 +116,10 @@ func (h *scriptedHelper) play(stages int, flags uint32, args ...string) *service
 			unix.Close(dev)
 		case service.OpenCmd, service.OpenBdevCmd:
 			fd, err := unix.Open(m.Text, int(m.Flags)|unix.O_CLOEXEC, 0)
+			if err == nil && h.deny != "" && strings.HasPrefix(m.Text, h.deny) {
+				unix.Close(fd)
+				err = unix.EACCES
+			}
 			if err != nil {
 				var errno unix.Errno
 				errors.As(err, &errno)
@@ -124,6 +131,10 @@ func (h *scriptedHelper) play(stages int, flags uint32, args ...string) *service
 		case service.ByeCmd:
 			return m
 		default:
+			h.blk = h.blk || m.Magic == service.FsopenCmd && m.Flags&service.FsopenFuseblk != 0
+			if m.Magic == service.SourceCmd {
+				h.src = m.Text
+			}
 			h.send(service.Message{Magic: service.SimpleReply})
 		}
 	}
@@ -199,6 +210,36 @@ func TestServiceOrder(t *testing.T) {
 		if got := strings.Join(rest, " "); got != "FSOPEN SOURCE MNTPT MNTOPTS BYE" {
 			t.Errorf("it asks for %s", got)
 		}
+	}
+}
+
+// TestServiceLoop mounts an image as a block device where the helper is root's
+// and has loop devices, and else as it is.
+func TestServiceLoop(t *testing.T) {
+	s := startService(t)
+	junk := filepath.Join(testfs.Scratch(t), "junk")
+	if err := os.WriteFile(junk, make([]byte, 1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		flags uint32
+		deny  string
+		blk   bool
+	}{
+		{service.HelloFuseblk, "", true},
+		{service.HelloFuseblk, "/dev/loop-control", false},
+		{service.HelloFuseblk, "/dev/fuse", true}, // no clones either
+		{0, "", false},
+	} {
+		h := dial(t, filepath.Join(s.dir, "ext4"))
+		h.deny = c.deny
+		h.play(100, c.flags, "ext4", junk, "/mnt")
+		if h.blk != c.blk || strings.HasPrefix(h.src, "/dev/loop") != c.blk || !c.blk && h.src != junk {
+			t.Errorf("flags %d, without %q: block device %v, source %s, %v", c.flags, c.deny, h.blk, h.src, h.said)
+		}
+	}
+	if c := strings.Count(s.out.String(), "no loop device, so umount will not wait"); c != 1 {
+		t.Errorf("told %d times\n%s", c, s.out)
 	}
 }
 

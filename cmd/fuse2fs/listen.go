@@ -24,7 +24,7 @@ var listenTypes = []string{"ext2", "ext3", "ext4"}
 
 // maxServers is how many file systems are served at a time; who connects then
 // waits for an unmount.
-const maxServers = 64
+const maxServers = 1024
 
 // listener is a mount service without systemd: it accepts connections and has a
 // process of its own serve each.

@@ -150,6 +150,11 @@ func (h *helperCall) operands() (err error) {
 	if err != nil {
 		return err
 	}
+	for _, opt := range list {
+		if opt.Name == "remount" {
+			return cli.Usagef("nothing to do for a remount: mount -i -o remount,... leaves it to the kernel")
+		}
+	}
 	if !h.c.Bool("s") {
 		return nil // who serves it says what is wrong
 	}

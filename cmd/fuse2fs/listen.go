@@ -188,7 +188,8 @@ func (l *listener) serve(fd int) error {
 	cmd.Stderr = os.Stderr
 	cmd.Dir = "/"
 	cmd.Env = []string{}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.cred, Setpgid: true}
+	// A session of its own has no terminal, and its own share of the CPUs.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.cred, Setsid: true}
 	l.servers.Add(1)
 	if err := cmd.Start(); err != nil {
 		l.servers.Done()

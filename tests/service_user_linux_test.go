@@ -129,6 +129,7 @@ umount mnt
 		"a folder of root":    {own.Path + " rootmnt", "permission denied"},
 		"a folder in proc":    {own.Path + " /proc/self", "permi"}, // denied or not permitted
 		"allow_other":         {own.Path + " mnt -o allow_other", "operation not permitted"},
+		"memory":              {own.Path + " mnt -o cache_size=1g", "operation not permitted"},
 		"without confinement": {own.Path + " mnt -o sandbox=off", "mount"}, // as fuse2fs, which may not mount
 	} {
 		out, err := u.run("user $SETUID " + c.args + "; s=$?; grep " + u.dir + "/.*fuse.ext4 /proc/self/mountinfo; exit $s")

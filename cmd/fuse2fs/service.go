@@ -216,6 +216,9 @@ func (s *mountService) parse(own []string, stderr io.Writer) error {
 		return fmt.Errorf("sandbox=off is for the service's own command line: %w", unix.EPERM)
 	case user.IomapHelper != "":
 		return fmt.Errorf("iomap_helper= is for the service's own command line: %w", unix.EPERM)
+	case user.CacheSize > 0 && !s.srv.Fuseblk():
+		// It would be the memory of a process that the kernel does not kill.
+		return fmt.Errorf("cache_size= is for root, and the service's own command line: %w", unix.EPERM)
 	case o.Lockfile != "":
 		return fmt.Errorf("lockfile= needs to make files, which a service cannot: %w", unix.EOPNOTSUPP)
 	case o.AllowOther && !s.srv.AllowOther() && user.AllowOther:

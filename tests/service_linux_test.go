@@ -50,7 +50,12 @@ func (l *serviceLog) String() string {
 // end well, and leave no server and no socket.
 func startService(t testing.TB, args ...string) *mountService {
 	t.Helper()
-	s := &mountService{t: t, bin: server(t), dir: testfs.Scratch(t), out: &serviceLog{}}
+	return startServiceOf(t, server(t), args...)
+}
+
+func startServiceOf(t testing.TB, bin string, args ...string) *mountService {
+	t.Helper()
+	s := &mountService{t: t, bin: bin, dir: testfs.Scratch(t), out: &serviceLog{}}
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -305,17 +310,22 @@ func TestServiceConfined(t *testing.T) {
 			}
 		}
 		var fuse, image int
-		fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.pid))
-		for _, fd := range fds {
-			switch to, _ := os.Readlink(fd); {
-			case to == "/dev/fuse":
-				fuse++
-			case to == img.Path:
-				image++
-			case strings.HasPrefix(to, "socket:"):
-				t.Errorf("the server has %s", to)
+		// It closes its connection after the last word, with which the helper ends.
+		wait(t, "the server has no socket", func() bool {
+			fuse, image = 0, 0
+			fds, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", m.pid))
+			for _, fd := range fds {
+				switch to, _ := os.Readlink(fd); {
+				case to == "/dev/fuse":
+					fuse++
+				case to == img.Path:
+					image++
+				case strings.HasPrefix(to, "socket:"):
+					return false
+				}
 			}
-		}
+			return true
+		})
 		if fuse < 1 || image != 1 {
 			t.Errorf("the server has %d descriptors of /dev/fuse and %d of the image", fuse, image)
 		}

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/sandbox"
 )
 
 // listenTypes are the types that are served, each by a socket of its name.
@@ -73,6 +74,7 @@ func listen(c *cli.Context) error {
 	if err := l.bind(os.FileMode(mode)); err != nil {
 		return err
 	}
+	closeOnExec()
 	for _, fd := range l.sockets {
 		go l.accept(fd)
 	}
@@ -182,16 +184,21 @@ func (l *listener) accept(sock int) {
 func (l *listener) serve(fd int) error {
 	conn := os.NewFile(uintptr(fd), "connection")
 	defer conn.Close()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args = append([]string{"fuse2fs", serviceArg}, l.own...)
-	cmd.ExtraFiles = []*os.File{conn}
-	cmd.Stderr = os.Stderr
-	cmd.Dir = "/"
-	cmd.Env = []string{}
-	// A session of its own has no terminal, and its own share of the CPUs.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.cred, Setsid: true}
+	command := func() *exec.Cmd {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Args = append([]string{"fuse2fs", serviceArg}, l.own...)
+		cmd.ExtraFiles = []*os.File{conn}
+		cmd.Stderr = os.Stderr
+		cmd.Dir = "/"
+		cmd.Env = []string{}
+		// A session of its own has no terminal, and its own share of the CPUs.
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: l.cred, Setsid: true}
+		return cmd
+	}
 	l.servers.Add(1)
-	if err := cmd.Start(); err != nil {
+	// In namespaces of its own where that is possible, which it need not know.
+	cmd, _, err := sandbox.Start(command)
+	if err != nil {
 		l.servers.Done()
 		<-l.room
 		return err

@@ -80,7 +80,7 @@ func (s *Server) fillAttr(out *fuse.Attr, ip *ext2fs.Inode) {
 		Mode: uint32(a.Mode), Nlink: a.Nlink, UID: a.UID, GID: a.GID,
 		Rdev: a.Rdev, Blksize: s.bsize,
 	}
-	if s.iomap.abi != nil {
+	if s.iomap.on {
 		out.Flags = s.iomapFlags(&a)
 	}
 	if s.cfg.UID != nil {
@@ -126,7 +126,7 @@ func (s *Server) cred(r *fuse.Request, umask uint32) ext2fs.Cred {
 	c := ext2fs.Cred{UID: r.UID(), GID: r.GID(), Umask: uint16(umask & 0o777)}
 	// The kernel knows all of an exclusive directory, and so does what a default
 	// ACL or the umask asks for itself.
-	c.Verbatim = s.iomap.abi != nil && s.conn.Negotiated().Flags&fuse.PosixACL != 0
+	c.Verbatim = s.iomap.on && s.conn.Negotiated().Flags&fuse.PosixACL != 0
 	if s.cfg.Fakeroot {
 		c.UID, c.GID = 0, 0
 	}

@@ -24,7 +24,7 @@ func (s *Server) probe(r *fuse.Request, name string) bool {
 	out.NodeID = probeNode
 	out.AttrValid = cacheForever
 	out.Attr = fuse.Attr{Ino: probeNode, Mode: syscall.S_IFREG | 0o600, Nlink: 1, Blksize: s.bsize}
-	if s.iomap.abi != nil { // one regular file that is not makes the kernel distrust all
+	if s.iomap.on { // one regular file that is not makes the kernel distrust all
 		out.Attr.Flags = fuse.AttrExclusive | fuse.AttrIomap
 	}
 	r.Reply(0)

@@ -81,7 +81,7 @@ func serve() int {
 		return 1
 	}
 	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
-		Clones: fds[1:], MaxPages: m.Pages}
+		Clones: fds[1:], MaxPages: m.Pages, RootNodeID: o.RootNodeID}
 	cfg.Atime, cfg.DirAtime = o.atime()
 	cfg.Begin = c.tighten
 	cfg.Closed = func() {
@@ -104,7 +104,10 @@ func serve() int {
 		return fail(err)
 	}
 	go func() {
-		<-srv.Ready()
+		if err := srv.Started(); err != nil {
+			_ = ch.write(message{Err: err.Error()})
+			return
+		}
 		if o.Iomap == "1" && !srv.Iomap() {
 			_ = ch.write(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
 			return

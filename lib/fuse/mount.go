@@ -213,6 +213,9 @@ func (m *Mount) params(source string) []string {
 	if o.Subtype != "" {
 		p = append(p, "subtype="+o.Subtype)
 	}
+	if o.RootNodeID != 0 {
+		p = append(p, "root_nodeid="+strconv.Itoa(o.RootNodeID))
+	}
 	if o.AllowOther {
 		p = append(p, "allow_other")
 	}

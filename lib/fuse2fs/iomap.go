@@ -39,6 +39,9 @@ type mapper struct {
 	on  bool   // the kernel has agreed; constant once INIT has been answered
 	dev uint32 // number of the device, from IOMAP_CONFIG on
 
+	configured chan struct{} // closed when IOMAP_CONFIG has been answered
+	failed     error         // why that was by an error; set before
+
 	abi   atomic.Pointer[fuse.IomapABI]
 	tried atomic.Bool // abi is known
 	tries sync.Mutex  // held to find it out
@@ -70,6 +73,7 @@ func (s *Server) initIomap(out *fuse.InitOut) {
 	out.Flags &^= uint32(fuse.WritebackCache)
 	s.iomap.cfg = *s.cfg.Iomap
 	s.iomap.on = true
+	s.iomap.configured = make(chan struct{})
 	s.iomap.abi.Store(s.iomapWanted())
 	s.iomap.tried.Store(s.cfg.Iomap.ABI != nil)
 	s.iomap.seed = maphash.MakeSeed()
@@ -86,13 +90,14 @@ const cacheMaxbytes = 2 << 20
 
 func (s *Server) iomapConfig(r *fuse.Request) {
 	in, ok := fuse.In[fuse.IomapConfigIn](r)
-	if !ok || !s.iomap.on {
+	if !ok || !s.iomap.on || s.iomap.dev != 0 {
 		r.ReplyErr(syscall.ENOSYS)
 		return
 	}
+	defer close(s.iomap.configured)
 	dev, err := s.conn.BackingOpen(s.iomap.cfg.Fd)
 	if err != nil {
-		s.log.Error("iomap", "err", err)
+		s.iomap.failed = err
 		s.fail(r, err)
 		return
 	}
@@ -110,7 +115,9 @@ func (s *Server) iomapConfig(r *fuse.Request) {
 		Maxbytes:      min(s.fs.MaxFileBytes(), in.Maxbytes),
 		CacheMaxbytes: cacheMaxbytes,
 	}
-	r.Reply(0)
+	if s.iomap.failed = r.Reply(0); s.iomap.failed != nil {
+		return
+	}
 	s.log.Info("the kernel does the I/O of files", slog.Uint64("device", uint64(dev)))
 }
 
@@ -450,7 +457,7 @@ const squeezeNodes = 1024
 func (s *Server) squeeze(inodes []ondisk.Ino) {
 	nodes := make([]uint64, 0, min(len(inodes), squeezeNodes))
 	for _, ino := range inodes[:min(len(inodes), squeezeNodes)] {
-		nodes = append(nodes, toNode(ino))
+		nodes = append(nodes, s.toNode(ino))
 	}
 	if err := s.conn.Prune(nodes); err != nil {
 		s.log.Debug("ask for inodes back", "err", err)

@@ -92,8 +92,9 @@ func startPeer(t testing.TB, img *testfs.Image, o peerOptions) *peered {
 		abi = nil
 	}
 	srv, err := fuse2fs.NewOn(dev, fuse2fs.Config{FS: p.fs, Workers: o.workers, MaxPages: 32,
-		Iomap:  &fuse2fs.IomapConfig{ABI: abi, Fd: peerFd, AtomicMax: 1 << 20},
-		Closed: func() { closed.Store(true) }})
+		RootNodeID: cfg.RootNodeID,
+		Iomap:      &fuse2fs.IomapConfig{ABI: abi, Fd: peerFd, AtomicMax: 1 << 20},
+		Closed:     func() { closed.Store(true) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -206,7 +207,7 @@ func TestPeerABI(t *testing.T) {
 	img := testfs.Mke2fs(t, peerSpecs[0])
 	for _, profile := range profiles {
 		t.Run(fmt.Sprint(profile), func(t *testing.T) {
-			p := startPeer(t, img, peerOptions{Config: iomappeer.Config{Profile: profile, MayGuess: true}, findABI: true})
+			p := startPeer(t, img, peerOptions{Config: iomappeer.Config{Profile: profile, MayGuess: true, RootNodeID: 2}, findABI: true})
 			if _, err := iomappeer.Fuzz(p.Kernel, 1, 200, iomappeer.FuzzOptions{}); err != nil {
 				t.Fatal(err)
 			}

@@ -17,7 +17,7 @@ const probeNode = 1 << 40
 
 // probe answers r, a LOOKUP in the root, if it is for ProbeName and in time.
 func (s *Server) probe(r *fuse.Request, name string) bool {
-	if r.NodeID() != fuse.RootID || name != ProbeName || s.opened.Load() {
+	if r.NodeID() != s.root || name != ProbeName || s.opened.Load() {
 		return false
 	}
 	out := fuse.Out[fuse.EntryOut](r)

@@ -62,6 +62,9 @@ func (h *scriptedHelper) send(m service.Message, fds ...int) {
 func (h *scriptedHelper) recv() (*service.Message, error) {
 	b := make([]byte, service.MaxMessage)
 	n, err := unix.Read(h.fd, b)
+	for errors.Is(err, unix.EINTR) {
+		n, err = unix.Read(h.fd, b)
+	}
 	if n == 0 && err == nil || errors.Is(err, unix.ECONNRESET) {
 		return nil, io.EOF
 	}

@@ -32,8 +32,9 @@ Mount options (-o, comma-separated):
   fakeroot uid=N gid=N allow_other kernel
   cache_size=N direct nodirect lockfile=PATH
   sandbox=strict|off       confine the server (default), or not
-  iomap=default|0|1        let the kernel do the I/O of files where it can, never,
-                           or fail; iomap_abi=may26|v7 says which form it has
+  iomap=default|0|1        let the kernel do the I/O of files where it can; never;
+                           or fail if it cannot
+  iomap_abi=may26|v7       the form of fuse-iomap that it has, else found out
   subtype=NAME fsname=NAME what the mount table shows
   debug                    log more; with -f to the terminal
 

@@ -41,6 +41,7 @@ type options struct {
 	Fakeroot    bool
 	UID, GID    *uint32
 	Sandbox     string // strict, off
+	RootNodeID  uint64 // of a mount whose root has another node id than 1
 	Iomap       string // "", default, 0, 1: whether the kernel does the I/O of files
 	IomapABI    string // "", may26, v7
 	LockFd      bool   // to the server: an open file that is to stay so comes last
@@ -149,6 +150,14 @@ var valued = map[string]func(*options, string) error{
 	"errors":       oneOf(func(o *options) *string { return &o.Errors }, "continue", "remount-ro", "panic"),
 	"data":         oneOf(func(o *options) *string { return &o.Data }, "ordered", "journal", "writeback"),
 	"sandbox":      oneOf(func(o *options) *string { return &o.Sandbox }, "strict", "off"),
+	"root_nodeid": func(o *options, v string) (err error) {
+		// What ext4 uses no other inode number for.
+		if o.RootNodeID, err = strconv.ParseUint(v, 10, 64); err != nil || o.RootNodeID != 1 && o.RootNodeID != 2 {
+			return fmt.Errorf("must be 1 or 2")
+		}
+		o.FuseOpts = append(o.FuseOpts, "root_nodeid="+v)
+		return nil
+	},
 	"iomap":        oneOf(func(o *options) *string { return &o.Iomap }, "default", "0", "1"),
 	"iomap_abi":    oneOf(func(o *options) *string { return &o.IomapABI }, "may26", "v7"),
 	"iomap_helper": oneOf(func(o *options) *string { return &o.IomapHelper }, "optional", "mandatory"),

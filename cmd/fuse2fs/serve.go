@@ -73,7 +73,10 @@ func serve() int {
 		return fail(err)
 	}
 	go func() {
-		<-srv.Ready()
+		if err := srv.Started(); err != nil {
+			_ = ch.write(message{Err: err.Error()})
+			return
+		}
 		if o.Iomap == "1" && !srv.Iomap() {
 			_ = ch.write(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
 			return
@@ -129,7 +132,7 @@ func (o *options) openFS(dev, jnl blockdev.Device) (*opened, error) {
 // fails.
 func (x *opened) server(fd int, clones []int, pages int, c *confinement) (*fuse2fs.Server, error) {
 	cfg := fuse2fs.Config{FS: x.fs, Log: x.log, Fakeroot: x.o.Fakeroot, UID: x.o.UID, GID: x.o.GID, NoACL: x.o.NoACL,
-		Clones: clones, MaxPages: pages}
+		Clones: clones, MaxPages: pages, RootNodeID: x.o.RootNodeID}
 	cfg.Atime, cfg.DirAtime = x.o.atime()
 	cfg.Begin = c.tighten
 	cfg.Closed = func() {

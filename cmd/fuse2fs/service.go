@@ -93,13 +93,17 @@ func serveService(own []string, fd int, stderr io.Writer) int {
 	go func() { ended <- server.Serve() }()
 	select {
 	case <-server.Ready():
-		if s.o.Iomap == "1" && !server.Iomap() {
+		err = server.Started()
+		if err == nil && s.o.Iomap == "1" && !server.Iomap() {
 			err = errNoIomap
+		}
+		if err != nil {
 			_ = s.srv.Bye(byeCode(err)) // the helper takes the mount back
 			server.Stop(err)
+		} else {
+			s.fs.serving(server, s.confined)
+			_ = s.srv.Bye(0)
 		}
-		s.fs.serving(server, s.confined)
-		_ = s.srv.Bye(0)
 		err = <-ended
 	case err = <-ended:
 		_ = s.srv.Bye(byeCode(err))

@@ -29,7 +29,7 @@ func (s *Server) read(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
-	if s.iomap.abi != nil && ip.KernelMapped() {
+	if s.iomap.on && ip.KernelMapped() {
 		// The kernel fills a block that lies in the inode; it keeps the times.
 		clear(buf[n:])
 		r.Reply(len(buf))
@@ -170,7 +170,7 @@ func (s *Server) fsync(r *fuse.Request) {
 	defer ip.Put()
 	s.waits(r, longIO)
 	err := ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0)
-	if s.iomap.abi != nil {
+	if s.iomap.on {
 		if e := s.synced(ip, r.NodeID()); err == nil {
 			err = e
 		}

@@ -56,7 +56,7 @@ func (s *Server) batchForget(r *fuse.Request) {
 
 func (s *Server) release(node, n uint64) {
 	if node != probeNode {
-		s.fs.Release(toIno(node), n)
+		s.fs.Release(s.toIno(node), n)
 	}
 }
 

@@ -36,6 +36,7 @@ type peerOptions struct {
 	iomappeer.Config
 	fs      ext2fs.Options
 	workers int
+	findABI bool            // the server is not told which form the peer speaks
 	socket  bool            // over a socket pair, else in process
 	dev     blockdev.Device // instead of a copy of the image in memory
 }
@@ -86,9 +87,14 @@ func startPeer(t testing.TB, img *testfs.Image, o peerOptions) *peered {
 	}
 	p.Kernel = iomappeer.New(cfg)
 	dev := p.device(o.socket)
+	abi := profileABI(cfg.Profile)
+	if o.findABI {
+		abi = nil
+	}
 	srv, err := fuse2fs.NewOn(dev, fuse2fs.Config{FS: p.fs, Workers: o.workers, MaxPages: 32,
-		Iomap:  &fuse2fs.IomapConfig{ABI: profileABI(cfg.Profile), Fd: peerFd, AtomicMax: 1 << 20},
-		Closed: func() { closed.Store(true) }})
+		RootNodeID: cfg.RootNodeID,
+		Iomap:      &fuse2fs.IomapConfig{ABI: abi, Fd: peerFd, AtomicMax: 1 << 20},
+		Closed:     func() { closed.Store(true) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,6 +197,24 @@ func TestPeerFuzz(t *testing.T) {
 					})
 				}
 			}
+		})
+	}
+}
+
+// A server that is not told which form of the protocol the kernel speaks finds
+// out before its first answer.
+func TestPeerABI(t *testing.T) {
+	img := testfs.Mke2fs(t, peerSpecs[0])
+	for _, profile := range profiles {
+		t.Run(fmt.Sprint(profile), func(t *testing.T) {
+			p := startPeer(t, img, peerOptions{Config: iomappeer.Config{Profile: profile, MayGuess: true, RootNodeID: 2}, findABI: true})
+			if _, err := iomappeer.Fuzz(p.Kernel, 1, 200, iomappeer.FuzzOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := p.Count().Upcalls["IOMAP_BEGIN"]; n == 0 {
+				t.Error("nothing was asked")
+			}
+			p.unmount()
 		})
 	}
 }

@@ -28,6 +28,10 @@ type Config struct {
 	Clones   []int // of fd, see fuse.Config; taken over
 	MaxPages int   // largest request, in pages; 0: ask the kernel
 
+	// RootNodeID is the node id of the root directory, 0 being 1: the mount option
+	// root_nodeid of kernels that have it. With 2 all node ids are inode numbers.
+	RootNodeID uint64
+
 	// Iomap, if set, lets the kernel do the I/O of files by itself, if it can
 	// and if not all data is journaled.
 	Iomap *IomapConfig
@@ -43,6 +47,7 @@ type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	conn   *fuse.Conn
+	root   uint64 // node id of the root directory
 	bsize  uint32
 	onDisk bool  // device I/O goes past the page cache, and so to a disk
 	ended  error // of closing the file system; set by destroy
@@ -66,6 +71,9 @@ func NewOn(dev fuse.Device, cfg Config) (*Server, error) {
 func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, error) {
 	s := &Server{fs: cfg.FS, cfg: cfg, log: cfg.Log, bsize: uint32(cfg.FS.BlockSize()),
 		onDisk: blockdev.Align(cfg.FS.Device()) > 1}
+	if s.root = cfg.RootNodeID; s.root == 0 {
+		s.root = fuse.RootID
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -94,6 +102,16 @@ func (s *Server) Ready() <-chan struct{} { return s.conn.Ready() }
 
 // Negotiated returns what was agreed on with the kernel; all zero before Ready.
 func (s *Server) Negotiated() *fuse.Negotiated { return s.conn.Negotiated() }
+
+// Started waits until the mount works, and returns nil, or why it will not.
+func (s *Server) Started() error {
+	<-s.conn.Ready()
+	if !s.iomap.on {
+		return nil
+	}
+	<-s.iomap.configured
+	return s.iomap.failed
+}
 
 // Serve answers requests until the file system is unmounted, then closes it.
 // It returns nil only if everything is on the device and marked clean.

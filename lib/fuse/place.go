@@ -42,10 +42,10 @@ const (
 	free    = -1
 	noTrial = -2
 
-	placeAlone  = 256 // requests that a worker is alone before it is placed
-	placeWindow = 32  // requests that a place is judged by
-	placeMost   = 32  // CPUs that are tried, at most
-	pauseFirst  = 16  // windows
+	placeAlone  = 32 // requests that a worker is alone before it is placed
+	placeWindow = 32 // requests that a place is judged by
+	placeMost   = 32 // CPUs that are tried, at most
+	pauseFirst  = 16 // windows
 	pauseMost   = 2048
 	placeSlow   = 4 // windows in a row after which slower requests are believed
 )

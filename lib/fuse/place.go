@@ -76,6 +76,9 @@ func (p *placer) leave() {
 	p.alone = 0
 }
 
+// doubt is called when the client is another one: it may run elsewhere.
+func (p *placer) doubt() { p.rest = min(p.rest, placeSlow) }
+
 // step is called with each request, and how long after the last one it came,
 // while the worker is alone.
 func (p *placer) step(after time.Duration) {

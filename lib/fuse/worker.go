@@ -80,7 +80,9 @@ func (c *Conn) work(w *worker) {
 			if bulk++; !r.bulk(n) {
 				bulk = 0
 			}
-			c.lone.saw(r.PID(), bulk >= stream)
+			if c.lone.saw(r.PID(), bulk >= stream) {
+				place.doubt()
+			}
 			if waited {
 				streak = min(streak, 0) - 1
 			} else {
@@ -193,9 +195,9 @@ const (
 	loneLeast = -loneScore
 )
 
-// saw counts a request of the thread pid, 0 if not known. Two workers that count
-// at the same time may lose one.
-func (l *loner) saw(pid uint32, bulk bool) {
+// saw counts a request of the thread pid, 0 if not known, and tells whether that
+// is another one than before. Two workers that count at the same time may lose one.
+func (l *loner) saw(pid uint32, bulk bool) (other bool) {
 	s := l.score.Load()
 	switch {
 	case bulk:
@@ -207,8 +209,10 @@ func (l *loner) saw(pid uint32, bulk bool) {
 	default:
 		l.pid.Store(pid)
 		s -= 32
+		other = true
 	}
 	l.score.Store(min(max(s, loneLeast), loneMost))
+	return other
 }
 
 func (l *loner) is() bool { return l.score.Load() >= loneScore }

@@ -87,6 +87,21 @@ func TestPlace(t *testing.T) {
 			}
 		})
 	})
+	t.Run("busy CPU", func(t *testing.T) {
+		placed(t, func(p *placer) {
+			slow := 0
+			feed(p, trials(p), func(at int) time.Duration {
+				if at == 0 {
+					slow++
+					return 5 * time.Millisecond
+				}
+				return 40 * time.Microsecond
+			})
+			if slow == 0 || slow > 2*placeBad {
+				t.Errorf("%d requests on a CPU where each takes long", slow)
+			}
+		})
+	})
 	t.Run("another client", func(t *testing.T) {
 		placed(t, func(p *placer) {
 			feed(p, trials(p), func(int) time.Duration { return 40 * time.Microsecond })

@@ -83,7 +83,8 @@ type Conn struct {
 	// idle is the number of workers that wait for a request.
 	idle    atomic.Int32
 	active  atomic.Int32 // workers that are not parked
-	growing atomic.Bool  // the grower is awake
+	lone    loner
+	growing atomic.Bool // the grower is awake
 	grow    chan struct{}
 	wake    chan struct{} // to a parked worker
 	ended   chan struct{} // closed when the kernel sends no more

@@ -332,13 +332,13 @@ func TestDestroyLast(t *testing.T) {
 		Handlers: Handlers{
 			OpRelease: func(r *Request) {
 				time.Sleep(50 * time.Millisecond)
-				order.CompareAndSwap(0, 1)
+				order.Add(1)
 				r.ReplyErr(0)
 			},
 			OpFlush: func(r *Request) {
 				go func() {
 					<-release
-					order.CompareAndSwap(1, 2)
+					order.Add(1)
 					r.ReplyErr(0)
 				}()
 			},

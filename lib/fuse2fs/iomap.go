@@ -248,7 +248,8 @@ func (s *Server) iomapBegin(r *fuse.Request) {
 	out := fuse.Out[fuse.IomapBeginOut](r)
 	if op&uncached == 0 && pair.Read.Type != iomap.Inline {
 		lookup := op&iomap.Allocates != 0 && op&iomap.Direct == 0
-		if lookup || pair.Read.Type == iomap.Mapped || pair.Read.Type == iomap.Hole {
+		ahead := op&iomap.Direct != 0 && pair.Read.Type == iomap.Unwritten && pair.Read.End()-int64(s.bsize) >= pos+int64(in.Count)
+		if lookup || ahead || pair.Read.Type == iomap.Mapped || pair.Read.Type == iomap.Hole {
 			errno := s.publish(out, ip, op, node, in.AttrIno, pos)
 			if errno == 0 && lookup && !s.repeated(node, in) {
 				pair.Read.Type, pair.Read.Addr, pair.Read.Dev, pair.Read.Flags = iomap.RetryCache, iomap.NullAddr, 0, 0

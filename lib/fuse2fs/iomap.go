@@ -306,6 +306,11 @@ func (s *Server) repeated(node uint64, in *fuse.IomapBeginIn) bool {
 	return false
 }
 
+// iomapEnd takes back what was reserved for direct I/O and not used, until the
+// first message comes that says no more than that a buffered write has extended a
+// file. There would be one for each: the kernel is then told to send none at all.
+// Reservations come back when it lets go of the inode, as those of buffered writes
+// do.
 func (s *Server) iomapEnd(r *fuse.Request) {
 	in, ok := fuse.In[fuse.IomapEndIn](r)
 	if !ok || !s.iomap.on {
@@ -318,7 +323,12 @@ func (s *Server) iomapEnd(r *fuse.Request) {
 	}
 	defer ip.Put()
 	abi := s.iomap.abi.Load()
-	s.done(r, ip.End(abi.Op(in.Opflags), int64(in.Pos), int64(min(in.Count, 1<<62)), in.Written,
+	op := abi.Op(in.Opflags)
+	if op&iomap.Direct == 0 && in.Written == int64(in.Count) {
+		r.ReplyErr(syscall.ENOSYS)
+		return
+	}
+	s.done(r, ip.End(op, int64(in.Pos), int64(min(in.Count, 1<<62)), in.Written,
 		abi.Get(&in.Map, s.iomap.cfg.Base)))
 }
 

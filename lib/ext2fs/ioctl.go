@@ -95,6 +95,9 @@ func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32)
 	}
 	now &= mask
 	if d := (now ^ old) & mask & ondisk.FlagJournalData; d != 0 && ip.isReg() {
+		if fs.kernelIO.On { // who moves the data of an inode cannot change while it is known
+			return syscall.EOPNOTSUPP
+		}
 		if old&ondisk.FlagInlineData != 0 {
 			if err := ip.inlineConvert(); err != nil {
 				return err

@@ -63,6 +63,18 @@ func (l *Log) Syncs() int {
 	return n
 }
 
+// Written returns how many bytes were written to the n bytes at off, each as
+// often as it was.
+func (l *Log) Written(off, n int64) int64 {
+	sum := int64(0)
+	for i := range l.ops {
+		if op := &l.ops[i]; op.kind == logWrite {
+			sum += max(0, min(op.off+op.n, off+n)-max(op.off, off))
+		}
+	}
+	return sum
+}
+
 // States yields crash states. Between two syncs these are all subsets of what
 // was written, if they are few, else none of it, and a sample: prefixes, single
 // losses, single survivors, and random choices of writes and of pieces. Writes

@@ -26,9 +26,13 @@ func (tx *Tx) stageHome(st *staging) {
 	tx.handOver()
 }
 
-// writeHome writes the staged copies home, durably.
+// writeHome writes the staged copies home, durably. What the caller wrote to the
+// device before is durable first, so that no block is mapped before its data.
 func (tx *Tx) writeHome(st *staging) error {
 	j := tx.j
+	if err := j.syncFS(); err != nil {
+		return err
+	}
 	for i := 0; i < len(tx.bufs); {
 		start := tx.bufs[i].Block()
 		n := 1

@@ -40,9 +40,10 @@ func maskFlags(mode uint16, flags uint32) uint32 {
 
 // SetFlags sets the inode's flags as FS_IOC_SETFLAGS does: flags that users see
 // but cannot change stay as they are. Whether the caller may touch immutable,
-// append-only and journal-data is for him to know. It fails with EOPNOTSUPP for
-// flags that nobody knows and changes that are not supported, EPERM for a
-// change of an inode that is immutable and stays so.
+// append-only and journal-data is for him to know. The extents flag migrates the
+// inode, see [Inode.Migrate]. It fails with EOPNOTSUPP for flags that nobody
+// knows and changes that are not supported, EPERM for a change of an inode that
+// is immutable and stays so.
 func (ip *Inode) SetFlags(flags uint32) error {
 	fs := ip.fs
 	if flags&^ondisk.FlUserVisible != 0 {
@@ -50,7 +51,8 @@ func (ip *Inode) SetFlags(flags uint32) error {
 	}
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
-	return ip.setFlagsLocked(func(old uint32) (uint32, error) {
+	migrate := false
+	err := ip.setFlagsLocked(func(old uint32) (uint32, error) {
 		flags := flags & ondisk.FlUserModifiable
 		old &= ondisk.FlUserModifiable
 		switch d := flags ^ old; {
@@ -58,13 +60,16 @@ func (ip *Inode) SetFlags(flags uint32) error {
 			return 0, syscall.EPERM
 		case flags != maskFlags(ip.mode(), flags):
 			return 0, syscall.EOPNOTSUPP
-		case d&ondisk.FlagExtents != 0: // the mapping stays as it is
-			return 0, syscall.EOPNOTSUPP
 		case d&ondisk.FlagCasefold != 0 && !fs.hasCasefold, !ip.daxCompatible(flags):
 			return 0, syscall.EOPNOTSUPP
 		}
+		migrate = (flags^old)&ondisk.FlagExtents != 0
 		return flags, nil
-	}, ondisk.FlUserModifiable)
+	}, ondisk.FlUserModifiable&^ondisk.FlagExtents)
+	if err == nil && migrate {
+		err = ip.migrate(flags&ondisk.FlagExtents != 0)
+	}
+	return err
 }
 
 // daxCompatible says whether the flags may become flags as far as DAX goes, which

@@ -100,7 +100,7 @@ type FS struct {
 	hasCsum, hasGDTCsum, hasExtents, has64, hasFiletype, hasHugeFile, hasDirNlink bool
 	hasLargeDir, hasInlineData, hasEAInode, hasDirIndex, hasExtAttr, hasBigalloc  bool
 	hasMetaBG, hasFlexBG, hasOrphanFile, hasJournal, hasLargeFile, hasExtraIsize  bool
-	hasCasefold, hasEncrypt                                                       bool
+	hasCasefold, hasEncrypt, hasProject                                           bool
 
 	sbuf *buffer.Buf   // pinned while open
 	sb   *ondisk.Super // in sbuf; changed inside transactions only
@@ -508,6 +508,7 @@ func (fs *FS) geometry(s *ondisk.Super) error {
 	fs.hasInlineData = s.HasIncompat(ondisk.IncompatInlineData)
 	fs.hasEAInode = s.HasIncompat(ondisk.IncompatEAInode)
 	fs.hasCasefold = s.HasIncompat(ondisk.IncompatCasefold)
+	fs.hasProject = s.HasROCompat(ondisk.ROCompatProject)
 	fs.hasEncrypt = s.HasIncompat(ondisk.IncompatEncrypt)
 	fs.hasHugeFile = s.HasROCompat(ondisk.ROCompatHugeFile)
 	fs.hasDirNlink = s.HasROCompat(ondisk.ROCompatDirNlink)

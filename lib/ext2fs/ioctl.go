@@ -84,9 +84,9 @@ func (ip *Inode) daxCompatible(flags uint32) bool {
 	return (flags&ondisk.FlagDAX == 0 || !ip.flag(without)) && (flags&without == 0 || !ip.flag(ondisk.FlagDAX))
 }
 
-// setFlagsLocked replaces those flags in mask by what f makes of the old ones.
-// mu held.
-func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32) error {
+// setFlagsLocked replaces those flags in mask by what f makes of the old ones,
+// and makes other changes first. mu held.
+func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32, also ...func() error) error {
 	fs := ip.fs
 	ip.mapMu.RLock()
 	old := ip.raw.Base().Flags.Get()
@@ -115,9 +115,16 @@ func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32)
 	}
 	ip.mapMu.Lock()
 	ip.expandExtra()
-	ip.setFlags(now, mask&^now)
-	ip.raw.SetCtime(fs.now())
-	err = ip.store(h)
+	for _, change := range also {
+		if err == nil {
+			err = change()
+		}
+	}
+	if err == nil {
+		ip.setFlags(now, mask&^now)
+		ip.raw.SetCtime(fs.now())
+		err = ip.store(h)
+	}
 	ip.mapMu.Unlock()
 	return stop(h, err)
 }
@@ -148,7 +155,7 @@ func (ip *Inode) Fsxattr() (flags, projid uint32) {
 }
 
 // SetFsxattr sets what FS_IOC_FSSETXATTR does: the flags that it knows, other
-// flags stay; and the project id, where the file system has one (EOPNOTSUPP).
+// flags stay; and the project id, where the file system has one (EOPNOTSUPP), in one transaction.
 func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 	var set, mask uint32
 	for _, x := range xflags {
@@ -163,13 +170,10 @@ func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 	}
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
-	ip.mapMu.RLock()
-	have := ip.raw.Projid()
-	ip.mapMu.RUnlock()
-	if projid != have {
-		return syscall.EOPNOTSUPP // with the feature, a file system is read-only
-	}
 	return ip.setFlagsLocked(func(old uint32) (uint32, error) {
+		if err := ip.maySetProject(projid); err != nil {
+			return 0, err
+		}
 		switch d := (set ^ old) & mask; {
 		case old&set&ondisk.FlagImmutable != 0 && d != 0:
 			return 0, syscall.EPERM
@@ -177,7 +181,7 @@ func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 			return 0, syscall.EOPNOTSUPP
 		}
 		return set, nil
-	}, mask)
+	}, mask, func() error { return ip.setProject(projid) })
 }
 
 // UUID returns the file system's UUID.

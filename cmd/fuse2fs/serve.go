@@ -27,7 +27,7 @@ const serveArg = "--serve-on-descriptor-3"
 func serve() int {
 	ch := channel{3}
 	fail := func(err error) int {
-		_ = ch.send(message{Err: err.Error()})
+		_ = ch.send(message{Err: err.Error(), Journal: wanted(err)})
 		return 1
 	}
 	m, fds, err := ch.recv()

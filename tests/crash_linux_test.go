@@ -62,7 +62,13 @@ func TestCrash(t *testing.T) {
 	server(t)
 	for i, c := range crashRuns {
 		t.Run(c.spec.Name, func(t *testing.T) {
-			ways := []testfs.Recovery{ourRecovery(t), testfs.E2fsckRecovery(t)}
+			ways := []testfs.Recovery{ourRecovery(t)}
+			// Of a commit block that was torn, over what the log held on its last
+			// lap, the kernel and we take the half that counts; e2fsck 1.47.0 says
+			// that the transaction is corrupt, of the kernel's too.
+			if !c.torn || c.laps == 0 {
+				ways = append(ways, testfs.E2fsckRecovery(t))
+			}
 			if testfs.Supported(t, c.spec) == nil {
 				ways = append(ways, testfs.KernelRecovery(t))
 			}

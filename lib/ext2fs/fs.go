@@ -170,13 +170,13 @@ type FS struct {
 // freed; with ReadOnly, the device is not written and both are seen as if done.
 //
 // Open fails with an UnsupportedError for features it cannot read, with a
-// CorruptError for a superblock or journal that contradicts itself, and with
-// EINVAL for what is not a file system. Features that can be read but not
+// CorruptError for a superblock or journal that contradicts itself (in a
+// SuperError, if a backup does not), and with EINVAL for what is not a file system. Features that can be read but not
 // maintained make it read-only, which [FS.ReadOnly] tells.
 func Open(dev blockdev.Device, o Options) (*FS, error) {
 	s, err := readSuper(dev, o.SbBlock)
 	if err != nil {
-		return nil, err
+		return nil, withBackup(dev, err)
 	}
 	why, err := checkFeatures(s)
 	if err != nil {
@@ -197,7 +197,7 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 		fs.log.Warn("opening read-only", "because of", why)
 	}
 	if err := fs.geometry(s); err != nil {
-		return nil, err
+		return nil, withBackup(dev, err)
 	}
 	fs.ic.init()
 	if err := fs.mount(s); err != nil {

@@ -134,6 +134,11 @@ func (l *launcher) openDevices() (err error) {
 			return err
 		}
 	}
+	if l.block && l.o.InitItable == nil {
+		// As the kernel does. What an image has not written is zeros anyway, and
+		// costs nothing while nobody writes it.
+		l.o.InitItable = new(defaultInitItable)
+	}
 	if l.dev, err = l.open(l.o.Source, false); err != nil {
 		return err
 	}

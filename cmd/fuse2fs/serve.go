@@ -229,7 +229,8 @@ func (o *options) fsOptions(jnl blockdev.Device, log *slog.Logger) ext2fs.Option
 		MinixDF:        o.MinixDF,
 		NoUserXattr:    o.NoUserXattr,
 		NoACL:          o.NoACL,
-		InitItable:     o.InitItable,
+		InitItable:     o.InitItable != nil && *o.InitItable >= 0,
+		InitItableWait: o.initItableWait(),
 		MountPoint:     o.Mountpoint,
 		Log:            log,
 		Panic: func(err error) {

@@ -47,7 +47,7 @@ func TestJournalSearch(t *testing.T) {
 			t.Error("the image changed")
 		}
 	}
-	for _, hint := range []string{"as it is", "0", "0x9999", "0x700"} {
+	for _, hint := range []string{"as it is", "0", "0x700", "0x9999"} {
 		if hint != "as it is" {
 			testfs.Run(t, "debugfs", "-w", "-R", "ssv journal_dev "+hint, img.Path)
 		}

@@ -25,7 +25,7 @@ Mount options (-o, comma-separated):
   norecovery, noload       do not replay the journal; implies ro
   errors=continue|remount-ro|panic
   data=ordered|journal|writeback, commit=SECONDS, journal_path=PATH
-  sync dirsync discard nodiscard init_itable
+  sync dirsync discard nodiscard init_itable[=N] noinit_itable
   atime noatime relatime strictatime lazytime nodiratime
   suid nosuid dev nodev exec noexec
   acl noacl user_xattr nouser_xattr bsddf minixdf

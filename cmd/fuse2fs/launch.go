@@ -62,8 +62,9 @@ type launcher struct {
 	ch     channel
 	server *exec.Cmd
 	mount  *fuse.Mount
-	block  bool // the source is a block device, mounted as fuseblk
-	ro     bool // what the server made of it
+	block  bool           // the source is a block device, mounted as fuseblk
+	ro     bool           // what the server made of it
+	wanted *wantedJournal // what the server lacked
 }
 
 // launch mounts what o says. ready is called when requests are served; launch
@@ -84,7 +85,7 @@ func launch(o *options, ready func(warnings []string)) (err error) {
 		}
 		defer remove()
 	}
-	warn, err := l.startServer()
+	warn, err := l.startWithJournal()
 	if err != nil {
 		return err
 	}
@@ -132,6 +133,11 @@ func (l *launcher) openDevices() (err error) {
 		if l.claim, err = l.open(l.o.Source, true); err != nil {
 			return err
 		}
+	}
+	if l.block && l.o.InitItable == nil {
+		// As the kernel does. What an image has not written is zeros anyway, and
+		// costs nothing while nobody writes it.
+		l.o.InitItable = new(defaultInitItable)
 	}
 	if l.dev, err = l.open(l.o.Source, false); err != nil {
 		return err
@@ -230,6 +236,7 @@ func (l *launcher) answer(code int) (message, error) {
 	case err != nil:
 		return m, fails(code, "talking to the server: %w", err)
 	case m.Err != "":
+		l.wanted = m.Journal
 		return m, fails(code, "%s: %s", l.o.Source, m.Err)
 	}
 	return m, nil
@@ -369,8 +376,15 @@ func (l *launcher) wait(signals <-chan os.Signal) error {
 
 // cleanup ends what is left after a failure.
 func (l *launcher) cleanup() {
+	l.endServer()
+	l.closeDevices()
+}
+
+// endServer ends a server that is not mounted.
+func (l *launcher) endServer() {
 	if l.ch.fd > 0 {
-		unix.Close(l.ch.fd) // the server ends when it is not mounted
+		unix.Close(l.ch.fd) // it ends when it sees that
+		l.ch.fd = 0
 	}
 	if l.server != nil {
 		ended := make(chan struct{})
@@ -381,8 +395,8 @@ func (l *launcher) cleanup() {
 			_ = l.server.Process.Kill()
 			<-ended
 		}
+		l.server = nil
 	}
-	l.closeDevices()
 }
 
 func (l *launcher) closeDevices() {

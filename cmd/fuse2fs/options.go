@@ -34,7 +34,7 @@ type options struct {
 	Sync        bool
 	Dirsync     bool
 	Discard     bool
-	InitItable  bool
+	InitItable  *int // rest between inode tables, see ext2fs.Options; -1: none is zeroed; nil: not said
 	MinixDF     bool
 	NoACL       bool
 	NoUserXattr bool
@@ -105,6 +105,13 @@ func (o *options) set(opt cli.Option) error {
 	return nil
 }
 
+// How long the server rests after zeroing an inode table: so many times as long
+// as that took, by default as the kernel's ext4.
+const (
+	defaultInitItable = 10
+	maxInitItable     = 1000000
+)
+
 // plain are the options without a value.
 var plain = map[string]func(*options){
 	"ro":              func(o *options) { o.ReadOnly = true },
@@ -129,8 +136,8 @@ var plain = map[string]func(*options){
 	"dirsync":         func(o *options) { o.Dirsync = true },
 	"discard":         func(o *options) { o.Discard = true },
 	"nodiscard":       func(o *options) { o.Discard = false },
-	"init_itable":     func(o *options) { o.InitItable = true },
-	"noinit_itable":   func(o *options) { o.InitItable = false },
+	"init_itable":     func(o *options) { o.InitItable = new(defaultInitItable) },
+	"noinit_itable":   func(o *options) { o.InitItable = new(-1) },
 	"kernel": func(o *options) {
 		o.AllowOther, o.NoACL = true, false
 		o.MountFlags = append(o.MountFlags, "suid", "dev")
@@ -164,7 +171,14 @@ var valued = map[string]func(*options, string) error{
 	"uid":          func(o *options, v string) error { return parseID(&o.UID, v) },
 	"gid":          func(o *options, v string) error { return parseID(&o.GID, v) },
 	"barrier":      func(o *options, v string) error { return barrier(v) },
-	"init_itable":  func(o *options, v string) error { o.InitItable = true; _, err := strconv.Atoi(v); return err },
+	"init_itable": func(o *options, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 0 || n > maxInitItable {
+			return fmt.Errorf("not a number from 0 to %d", maxInitItable)
+		}
+		o.InitItable = &n
+		return nil
+	},
 	"commit": func(o *options, v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 0 || n > math.MaxInt32/1000 {
@@ -173,6 +187,14 @@ var valued = map[string]func(*options, string) error{
 		o.Commit = n
 		return nil
 	},
+}
+
+// initItableWait returns the rest between inode tables.
+func (o *options) initItableWait() int {
+	if o.InitItable == nil {
+		return 0
+	}
+	return max(*o.InitItable, 0)
 }
 
 // barrier refuses what would give up crash safety without a word.

@@ -27,7 +27,7 @@ const serveArg = "--serve-on-descriptor-3"
 func serve() int {
 	ch := channel{3}
 	fail := func(err error) int {
-		_ = ch.send(message{Err: err.Error()})
+		_ = ch.send(message{Err: err.Error(), Journal: wanted(err)})
 		return 1
 	}
 	m, fds, err := ch.recv()
@@ -229,7 +229,8 @@ func (o *options) fsOptions(jnl blockdev.Device, log *slog.Logger) ext2fs.Option
 		MinixDF:        o.MinixDF,
 		NoUserXattr:    o.NoUserXattr,
 		NoACL:          o.NoACL,
-		InitItable:     o.InitItable,
+		InitItable:     o.InitItable != nil && *o.InitItable >= 0,
+		InitItableWait: o.initItableWait(),
 		MountPoint:     o.Mountpoint,
 		Log:            log,
 		Panic: func(err error) {

@@ -4,6 +4,7 @@
 GO        ?= go
 PREFIX    ?= /usr/local
 DESTDIR   ?=
+UNITDIR   ?= $(PREFIX)/lib/systemd/system
 FUZZTIME  ?= 10m
 TESTFLAGS ?= -timeout 20m
 PKGS      ?= ./...
@@ -88,6 +89,10 @@ install: all
 	@set -e; for m in man/*.[1-8]; do [ -e "$$m" ] || continue; \
 	  s=$${m##*.}; install -d $(DESTDIR)$(PREFIX)/share/man/man$$s; \
 	  install -m 644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/; done
+	install -d $(DESTDIR)$(UNITDIR)
+	@set -e; for u in packaging/systemd/*; do \
+	  sed 's|/usr/sbin/|$(PREFIX)/sbin/|' "$$u" >$(DESTDIR)$(UNITDIR)/$${u##*/}; \
+	  chmod 644 $(DESTDIR)$(UNITDIR)/$${u##*/}; done
 
 clean:
 	rm -rf bin

@@ -45,6 +45,7 @@ var deps = map[string]string{
 	"lib/e2p":              "lib/ext2fs/ondisk uuid humanize",
 	"lib/fsck":             "+lib/ext2fs lib/e2p",
 	"lib/fuse":             "lib/endian lib/iomap x/sys",
+	"lib/fuse/service":     "lib/fuse x/sys",
 	"lib/sandbox":          "x/sys",
 	"lib/fuse2fs":          "+lib/ext2fs lib/iomap lib/fuse lib/sandbox x/sys",
 	"internal/cli":         "lib/e2p cli x/term humanize",

@@ -24,6 +24,8 @@ type message struct {
 	Warn       []string `json:",omitempty"` // server: for the user to know
 	RO         bool     `json:",omitempty"` // server: read-only, whatever was asked for
 	Err        string   `json:",omitempty"` // server: it failed, and why
+	// server, with Err: what it lacked
+	Journal *wantedJournal `json:",omitempty"`
 }
 
 const (

@@ -25,17 +25,25 @@ Mount options (-o, comma-separated):
   norecovery, noload       do not replay the journal; implies ro
   errors=continue|remount-ro|panic
   data=ordered|journal|writeback, commit=SECONDS, journal_path=PATH
-  sync dirsync discard nodiscard init_itable
+  sync dirsync discard nodiscard init_itable[=N] noinit_itable
   atime noatime relatime strictatime lazytime nodiratime
   suid nosuid dev nodev exec noexec
   acl noacl user_xattr nouser_xattr bsddf minixdf
   fakeroot uid=N gid=N allow_other kernel
   cache_size=N direct nodirect lockfile=PATH
   sandbox=strict|off       confine the server (default), or not
-  iomap=default|0|1        let the kernel do the I/O of files where it can, never,
-                           or fail; iomap_abi=may26|v7 says which form it has
+  iomap=default|0|1        let the kernel do the I/O of files where it can; never;
+                           or fail if it cannot
+  iomap_abi=may26|v7       the form of fuse-iomap that it has, else found out
   subtype=NAME fsname=NAME what the mount table shows
   debug                    log more; with -f to the terminal
+
+As a mount service (--listen DIR, or started by systemd for the sockets in
+/run/filesystems) it serves file systems for who runs mount.fuse2fs, which
+opens the device and mounts: then the server needs no privilege at all. See
+the manual. An option for the service alone:
+  iomap_helper=optional|mandatory
+                           have the helper ask the kernel for fuse-iomap
 
 Sizes take k, m, g, t. Exit status: 0 mounted; 1 bad command line, or the
 mount failed; 2 SOURCE cannot be opened, or the server failed. With --probe:
@@ -58,6 +66,10 @@ func command() *cli.Command {
 			&ucli.BoolFlag{Name: "V", Aliases: []string{"version"}, Usage: "show the version"},
 			&ucli.BoolFlag{Name: "n", Usage: "accepted for mount(8): there is no mtab to leave alone"},
 			&ucli.BoolFlag{Name: "v", Usage: "accepted for mount(8)"},
+			&ucli.StringFlag{Name: "listen", Usage: "be a mount service: make sockets in `DIR` and serve who connects"},
+			&ucli.StringFlag{Name: "listen-mode", Usage: "with --listen: permissions of the sockets, octal `MODE` (default 0220)"},
+			&ucli.StringFlag{Name: "listen-user", Usage: "with --listen, as root: `UID`[:GID] that servers run as (default 65534)"},
+			&ucli.BoolFlag{Name: "mount-helper", Usage: "be the mount helper mount.fuse2fs, whose options follow"},
 			&ucli.StringFlag{Name: "t", Usage: "accepted for mount(8): file system `TYPE`"},
 		},
 		Action: action,
@@ -72,18 +84,32 @@ func action(c *cli.Context) error {
 		fmt.Fprintln(c.Stdout, version)
 		return nil
 	}
-	if c.Bool("probe") {
+	switch {
+	case c.Bool("probe"):
 		if len(c.Operands()) > 0 {
 			return cli.Usagef("--probe takes no operands")
 		}
 		return probe(c)
-	}
-	if c.Bool("json") {
+	case c.Bool("json"):
 		return cli.Usagef("--json goes with --probe")
+	case c.Bool("mount-helper"):
+		return cli.Usagef("--mount-helper is the first argument or none")
+	case c.String("listen") != "":
+		return listen(c)
+	case c.String("listen-mode") != "", c.String("listen-user") != "":
+		return cli.Usagef("--listen-mode and --listen-user are for --listen DIR")
 	}
 	o, err := parse(c)
 	if err != nil {
 		return err
+	}
+	if strings.HasPrefix(o.Source, ".") {
+		if o.Source, err = filepath.Abs(o.Source); err != nil {
+			return fmt.Errorf("%s: %w", c.Operands()[0], err)
+		}
+	}
+	if o.IomapHelper != "" {
+		return cli.Usagef("option iomap_helper= is for a mount service")
 	}
 	if !o.Foreground && os.Getenv(statusEnv) == "" {
 		return background(c.Stderr)
@@ -139,13 +165,6 @@ func parse(c *cli.Context) (*options, error) {
 	o.Source, o.Mountpoint = args[0], args[1]
 	if o.NoRecovery {
 		o.ReadOnly = true
-	}
-	if strings.HasPrefix(o.Source, ".") {
-		abs, err := filepath.Abs(o.Source)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", o.Source, err)
-		}
-		o.Source = abs
 	}
 	return o, nil
 }

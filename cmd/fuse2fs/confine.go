@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -25,9 +26,9 @@ type confinement struct {
 	tight      bool
 }
 
-// confine confines the server for the time until the mount is served: it is
-// still sent /dev/fuse and its clones, by a launcher that holds no more.
-func (o *options) confine(namespaces []string) (*confinement, error) {
+// confine confines the server for the time until the mount is served, in which
+// it needs more than later: the Ioctls, Syscalls and Files of more.
+func (o *options) confine(namespaces []string, more sandbox.Options) (*confinement, error) {
 	c := &confinement{off: o.Sandbox == "off", namespaces: namespaces}
 	defer probeEscapes("confined")
 	if c.off {
@@ -35,9 +36,9 @@ func (o *options) confine(namespaces []string) (*confinement, error) {
 	}
 	var err error
 	c.missing, err = sandbox.Confine(sandbox.Options{
-		Ioctls:   ioctls,
-		Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
-		Files:    16 + maxFds,
+		Ioctls:   slices.Concat(ioctls, more.Ioctls),
+		Syscalls: more.Syscalls,
+		Files:    more.Files,
 		Memory:   memory(),
 		Tighten:  true,
 		Kill:     killEscapes,
@@ -88,6 +89,14 @@ func (c *confinement) warning() string {
 		s[i] = m.Error()
 	}
 	return "this kernel lacks a part of the sandbox, the server runs without it: " + strings.Join(s, "; ")
+}
+
+// warnings is warning as a list.
+func (c *confinement) warnings() []string {
+	if w := c.warning(); w != "" {
+		return []string{w}
+	}
+	return nil
 }
 
 // String is for the log.

@@ -64,7 +64,7 @@ func (o *options) iomapConfig(fs *ext2fs.FS) (*fuse2fs.IomapConfig, string) {
 	case fs.JournalsAllData():
 		return nil, "data is journaled"
 	}
-	abi := fuse.IomapMay26
+	var abi *fuse.IomapABI
 	if o.IomapABI != "" {
 		abi, _ = fuse.IomapABIByName(o.IomapABI)
 	}

@@ -30,6 +30,12 @@ const (
 	exitOpen  = 2 // the file system cannot be opened
 )
 
+// What root has the kernel allow a mount, see [fuse.Mount.Tune].
+const (
+	readahead  = 8 << 20 // bytes
+	dirtyRatio = 40      // percent
+)
+
 // exitError is an error with the exit code that it means.
 type exitError struct {
 	code int
@@ -56,8 +62,9 @@ type launcher struct {
 	ch     channel
 	server *exec.Cmd
 	mount  *fuse.Mount
-	block  bool // the source is a block device, mounted as fuseblk
-	ro     bool // what the server made of it
+	block  bool           // the source is a block device, mounted as fuseblk
+	ro     bool           // what the server made of it
+	wanted *wantedJournal // what the server lacked
 }
 
 // launch mounts what o says. ready is called when requests are served; launch
@@ -78,7 +85,7 @@ func launch(o *options, ready func(warnings []string)) (err error) {
 		}
 		defer remove()
 	}
-	warn, err := l.startServer()
+	warn, err := l.startWithJournal()
 	if err != nil {
 		return err
 	}
@@ -127,6 +134,11 @@ func (l *launcher) openDevices() (err error) {
 			return err
 		}
 	}
+	if l.block && l.o.InitItable == nil {
+		// As the kernel does. What an image has not written is zeros anyway, and
+		// costs nothing while nobody writes it.
+		l.o.InitItable = new(defaultInitItable)
+	}
 	if l.dev, err = l.open(l.o.Source, false); err != nil {
 		return err
 	}
@@ -145,13 +157,8 @@ func (l *launcher) openDevices() (err error) {
 
 // open opens a device, claiming it if exclusive, or an image, which it locks.
 func (l *launcher) open(path string, exclusive bool) (*blockdev.File, error) {
-	o := blockdev.Options{ReadOnly: l.o.ReadOnly, Exclusive: exclusive, Lock: !l.block}
-	switch {
-	case l.o.Direct:
-		o.Direct = blockdev.DirectOn
-	case l.o.NoDirect:
-		o.Direct = blockdev.DirectOff
-	}
+	o := l.o.deviceOptions()
+	o.Exclusive, o.Lock = exclusive, !l.block
 	dev, err := blockdev.Open(path, o)
 	if err == nil {
 		return dev, nil
@@ -229,6 +236,7 @@ func (l *launcher) answer(code int) (message, error) {
 	case err != nil:
 		return m, fails(code, "talking to the server: %w", err)
 	case m.Err != "":
+		l.wanted = m.Journal
 		return m, fails(code, "%s: %s", l.o.Source, m.Err)
 	}
 	return m, nil
@@ -237,7 +245,7 @@ func (l *launcher) answer(code int) (message, error) {
 // doMount mounts and hands the descriptor of /dev/fuse to the server. What can
 // be seen of the mount is served.
 func (l *launcher) doMount() error {
-	mo, err := l.mountOptions()
+	mo, err := l.o.mountOptions(l.ro, os.Geteuid() == 0)
 	if err != nil {
 		return err
 	}
@@ -250,7 +258,7 @@ func (l *launcher) doMount() error {
 		return fails(exitUsage, "%w", err)
 	}
 	if os.Geteuid() == 0 {
-		_ = l.mount.Tune(8<<20, 40) // slower without, and no less right
+		_ = l.mount.Tune(readahead, dirtyRatio) // slower without, and no less right
 	}
 	err = l.sendMount()
 	if err == nil {
@@ -316,22 +324,24 @@ func (l *launcher) asBlock(mo *fuse.MountOptions) (done func(), err error) {
 	return done, nil
 }
 
-func (l *launcher) mountOptions() (fuse.MountOptions, error) {
+// mountOptions returns how to mount it; root says that no user does, to whom
+// what is mounted could be dangerous.
+func (o *options) mountOptions(ro, root bool) (fuse.MountOptions, error) {
 	mo := fuse.MountOptions{
-		Source:             l.o.Source,
-		Subtype:            l.o.Subtype,
-		AllowOther:         l.o.AllowOther,
+		Source:             o.Source,
+		Subtype:            o.Subtype,
+		AllowOther:         o.AllowOther,
 		DefaultPermissions: true,
 	}
-	if l.o.Fsname != "" {
-		mo.Source = l.o.Fsname
+	if o.Fsname != "" {
+		mo.Source = o.Fsname
 	}
-	opts := append([]string{}, l.o.FuseOpts...)
-	opts = append(opts, l.o.MountFlags...)
-	if l.ro {
+	opts := append([]string{}, o.FuseOpts...)
+	opts = append(opts, o.MountFlags...)
+	if ro {
 		opts = append(opts, "ro")
 	}
-	if os.Geteuid() != 0 {
+	if !root {
 		opts = append([]string{"nosuid", "nodev"}, opts...)
 	}
 	for _, opt := range opts {
@@ -366,8 +376,15 @@ func (l *launcher) wait(signals <-chan os.Signal) error {
 
 // cleanup ends what is left after a failure.
 func (l *launcher) cleanup() {
+	l.endServer()
+	l.closeDevices()
+}
+
+// endServer ends a server that is not mounted.
+func (l *launcher) endServer() {
 	if l.ch.fd > 0 {
-		unix.Close(l.ch.fd) // the server ends when it is not mounted
+		unix.Close(l.ch.fd) // it ends when it sees that
+		l.ch.fd = 0
 	}
 	if l.server != nil {
 		ended := make(chan struct{})
@@ -378,8 +395,8 @@ func (l *launcher) cleanup() {
 			_ = l.server.Process.Kill()
 			<-ended
 		}
+		l.server = nil
 	}
-	l.closeDevices()
 }
 
 func (l *launcher) closeDevices() {

@@ -9,8 +9,8 @@ import (
 func main() { os.Exit(run(os.Args, os.Stdin, os.Stdout, os.Stderr)) }
 
 func run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	if len(args) == 2 && args[1] == serveArg {
-		return serve()
+	if code, done := otherRole(args, stdin, stdout, stderr); done {
+		return code
 	}
 	if len(args) == 2 && args[1] == offerArg {
 		return printOffer(stdout)

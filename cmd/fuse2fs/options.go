@@ -34,16 +34,18 @@ type options struct {
 	Sync        bool
 	Dirsync     bool
 	Discard     bool
-	InitItable  bool
+	InitItable  *int // rest between inode tables, see ext2fs.Options; -1: none is zeroed; nil: not said
 	MinixDF     bool
 	NoACL       bool
 	NoUserXattr bool
 	Fakeroot    bool
 	UID, GID    *uint32
 	Sandbox     string // strict, off
+	RootNodeID  uint64 // of a mount whose root has another node id than 1
 	Iomap       string // "", default, 0, 1: whether the kernel does the I/O of files
 	IomapABI    string // "", may26, v7
 	LockFd      bool   // to the server: an open file that is to stay so comes last
+	IomapHelper string // "", optional, mandatory: have the mount helper ask for fuse-iomap
 
 	AllowOther    bool
 	NoDefaultOpts bool
@@ -103,6 +105,13 @@ func (o *options) set(opt cli.Option) error {
 	return nil
 }
 
+// How long the server rests after zeroing an inode table: so many times as long
+// as that took, by default as the kernel's ext4.
+const (
+	defaultInitItable = 10
+	maxInitItable     = 1000000
+)
+
 // plain are the options without a value.
 var plain = map[string]func(*options){
 	"ro":              func(o *options) { o.ReadOnly = true },
@@ -127,8 +136,8 @@ var plain = map[string]func(*options){
 	"dirsync":         func(o *options) { o.Dirsync = true },
 	"discard":         func(o *options) { o.Discard = true },
 	"nodiscard":       func(o *options) { o.Discard = false },
-	"init_itable":     func(o *options) { o.InitItable = true },
-	"noinit_itable":   func(o *options) { o.InitItable = false },
+	"init_itable":     func(o *options) { o.InitItable = new(defaultInitItable) },
+	"noinit_itable":   func(o *options) { o.InitItable = new(-1) },
 	"kernel": func(o *options) {
 		o.AllowOther, o.NoACL = true, false
 		o.MountFlags = append(o.MountFlags, "suid", "dev")
@@ -148,12 +157,28 @@ var valued = map[string]func(*options, string) error{
 	"errors":       oneOf(func(o *options) *string { return &o.Errors }, "continue", "remount-ro", "panic"),
 	"data":         oneOf(func(o *options) *string { return &o.Data }, "ordered", "journal", "writeback"),
 	"sandbox":      oneOf(func(o *options) *string { return &o.Sandbox }, "strict", "off"),
+	"root_nodeid": func(o *options, v string) (err error) {
+		// What ext4 uses no other inode number for.
+		if o.RootNodeID, err = strconv.ParseUint(v, 10, 64); err != nil || o.RootNodeID != 1 && o.RootNodeID != 2 {
+			return fmt.Errorf("must be 1 or 2")
+		}
+		o.FuseOpts = append(o.FuseOpts, "root_nodeid="+v)
+		return nil
+	},
 	"iomap":        oneOf(func(o *options) *string { return &o.Iomap }, "default", "0", "1"),
 	"iomap_abi":    oneOf(func(o *options) *string { return &o.IomapABI }, "may26", "v7"),
+	"iomap_helper": oneOf(func(o *options) *string { return &o.IomapHelper }, "optional", "mandatory"),
 	"uid":          func(o *options, v string) error { return parseID(&o.UID, v) },
 	"gid":          func(o *options, v string) error { return parseID(&o.GID, v) },
 	"barrier":      func(o *options, v string) error { return barrier(v) },
-	"init_itable":  func(o *options, v string) error { o.InitItable = true; _, err := strconv.Atoi(v); return err },
+	"init_itable": func(o *options, v string) error {
+		n, err := strconv.Atoi(v)
+		if err != nil || n < 0 || n > maxInitItable {
+			return fmt.Errorf("not a number from 0 to %d", maxInitItable)
+		}
+		o.InitItable = &n
+		return nil
+	},
 	"commit": func(o *options, v string) error {
 		n, err := strconv.Atoi(v)
 		if err != nil || n < 0 || n > math.MaxInt32/1000 {
@@ -162,6 +187,14 @@ var valued = map[string]func(*options, string) error{
 		o.Commit = n
 		return nil
 	},
+}
+
+// initItableWait returns the rest between inode tables.
+func (o *options) initItableWait() int {
+	if o.InitItable == nil {
+		return 0
+	}
+	return max(*o.InitItable, 0)
 }
 
 // barrier refuses what would give up crash safety without a word.

@@ -115,7 +115,11 @@ func (r *report) print(out io.Writer) error {
 	find("synchronous INIT", r.SyncInit)
 	find("idmapped mounts", r.IDMapped)
 	iomap := r.Iomap
-	if r.IomapProfile != "" {
+	switch r.IomapProfile {
+	case "":
+	case "unknown":
+		iomap.Detail += "; which ABI shows when a file is used"
+	default:
 		iomap.Detail += ", ABI " + r.IomapProfile
 	}
 	find("fuse-iomap", iomap)

@@ -10,9 +10,12 @@ import (
 	"os"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/fuse2fs"
+	"github.com/e2kit/e2kit/lib/sandbox"
 )
 
 // serveArg makes the program the server process. It is for the launcher only,
@@ -24,7 +27,7 @@ const serveArg = "--serve-on-descriptor-3"
 func serve() int {
 	ch := channel{3}
 	fail := func(err error) int {
-		_ = ch.send(message{Err: err.Error()})
+		_ = ch.send(message{Err: err.Error(), Journal: wanted(err)})
 		return 1
 	}
 	m, fds, err := ch.recv()
@@ -39,40 +42,25 @@ func serve() int {
 	if err != nil {
 		return fail(err)
 	}
-	c, err := o.confine(m.Namespaces)
+	// By a launcher that holds no more it is still sent /dev/fuse and its clones.
+	c, err := o.confine(m.Namespaces, sandbox.Options{
+		Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
+		Files:    16 + maxFds,
+	})
 	if err != nil {
 		return fail(err)
 	}
-	var warn []string
-	if w := c.warning(); w != "" {
-		warn = append(warn, w)
-	}
-	// Why the file system cannot be opened, or written, is told once, by the
-	// launcher; the log is for what comes later.
-	level := new(slog.LevelVar)
-	level.Set(slog.LevelError + 1)
-	if o.Debug {
-		level.Set(slog.LevelDebug)
-	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
-	fs, err := ext2fs.Open(dev, o.fsOptions(jnl, log))
+	x, err := o.openFS(dev, jnl)
 	if err != nil {
 		return fail(err)
 	}
-	if !o.Debug {
-		level.Set(slog.LevelWarn)
-	}
-	ro, roWhy := fs.ReadOnly()
-	if ro && !o.ReadOnly {
-		warn = append(warn, "mounted read-only: "+roWhy)
-	}
-	if err := ch.send(message{Opened: true, Warn: warn, RO: ro}); err != nil {
+	if err := ch.send(message{Opened: true, Warn: append(c.warnings(), x.warn...), RO: x.ro}); err != nil {
 		return 1
 	}
 	m, fds, err = ch.recv()
 	if err != nil || !m.Mount || len(fds) == 0 {
 		// Not mounted after all. What was recovered stays recovered.
-		if cerr := fs.Close(); cerr != nil {
+		if cerr := x.fs.Close(); cerr != nil {
 			fmt.Fprintf(os.Stderr, "fuse2fs: %s: %v\n", o.Source, cerr)
 		}
 		if errors.Is(err, io.EOF) {
@@ -80,37 +68,20 @@ func serve() int {
 		}
 		return 1
 	}
-	cfg := fuse2fs.Config{FS: fs, Log: log, Fakeroot: o.Fakeroot, UID: o.UID, GID: o.GID, NoACL: o.NoACL,
-		Clones: fds[1:], MaxPages: m.Pages}
-	cfg.Atime, cfg.DirAtime = o.atime()
-	cfg.Begin = c.tighten
-	cfg.Closed = func() {
-		_ = dev.Close()
-		if jnl != nil {
-			_ = jnl.Close()
-		}
-	}
-	if o.Single {
-		cfg.Workers = 1
-	}
-	why := ""
-	if cfg.Iomap, why = o.iomapConfig(fs); why != "" && o.Iomap == "1" {
-		fs.Close()
-		return fail(fmt.Errorf("iomap=1: %s", why))
-	}
-	srv, err := fuse2fs.New(fds[0], cfg)
+	srv, err := x.server(fds[0], fds[1:], m.Pages, c)
 	if err != nil {
-		fs.Close()
 		return fail(err)
 	}
 	go func() {
-		<-srv.Ready()
+		if err := srv.Started(); err != nil {
+			_ = ch.write(message{Err: err.Error()})
+			return
+		}
 		if o.Iomap == "1" && !srv.Iomap() {
 			_ = ch.write(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
 			return
 		}
-		path, whyNot := inForce(srv.Negotiated(), why)
-		log.Info("serving", "data", path, "not", whyNot, "sandbox", c)
+		x.serving(srv, c)
 		_ = ch.write(message{Serving: true})
 	}()
 	if err := srv.Serve(); err != nil {
@@ -118,6 +89,76 @@ func serve() int {
 		return 1
 	}
 	return 0
+}
+
+// opened is a file system that is open and not yet served.
+type opened struct {
+	o        *options
+	dev, jnl blockdev.Device
+	fs       *ext2fs.FS
+	log      *slog.Logger
+	ro       bool
+	warn     []string
+	noIomap  string // why the kernel cannot do the I/O of files, or ""
+}
+
+// openFS opens the file system. The process is confined by then.
+func (o *options) openFS(dev, jnl blockdev.Device) (*opened, error) {
+	// Why the file system cannot be opened, or written, is told once, by who
+	// mounts it; the log is for what comes later.
+	level := new(slog.LevelVar)
+	level.Set(slog.LevelError + 1)
+	if o.Debug {
+		level.Set(slog.LevelDebug)
+	}
+	x := &opened{o: o, dev: dev, jnl: jnl}
+	x.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
+	var err error
+	if x.fs, err = ext2fs.Open(dev, o.fsOptions(jnl, x.log)); err != nil {
+		return nil, err
+	}
+	if !o.Debug {
+		level.Set(slog.LevelWarn)
+	}
+	var why string
+	if x.ro, why = x.fs.ReadOnly(); x.ro && !o.ReadOnly {
+		x.warn = append(x.warn, "mounted read-only: "+why)
+	}
+	return x, nil
+}
+
+// server attaches a server to /dev/fuse and its clones. From the first request
+// on the sandbox leaves nothing but to serve. It closes the file system if it
+// fails.
+func (x *opened) server(fd int, clones []int, pages int, c *confinement) (*fuse2fs.Server, error) {
+	cfg := fuse2fs.Config{FS: x.fs, Log: x.log, Fakeroot: x.o.Fakeroot, UID: x.o.UID, GID: x.o.GID, NoACL: x.o.NoACL,
+		Clones: clones, MaxPages: pages, RootNodeID: x.o.RootNodeID}
+	cfg.Atime, cfg.DirAtime = x.o.atime()
+	cfg.Begin = c.tighten
+	cfg.Closed = func() {
+		_ = x.dev.Close()
+		if x.jnl != nil {
+			_ = x.jnl.Close()
+		}
+	}
+	if x.o.Single {
+		cfg.Workers = 1
+	}
+	if cfg.Iomap, x.noIomap = x.o.iomapConfig(x.fs); x.noIomap != "" && x.o.Iomap == "1" {
+		x.fs.Close()
+		return nil, fmt.Errorf("iomap=1: %s", x.noIomap)
+	}
+	srv, err := fuse2fs.New(fd, cfg)
+	if err != nil {
+		x.fs.Close()
+	}
+	return srv, err
+}
+
+// serving logs what is in force once requests are served.
+func (x *opened) serving(srv *fuse2fs.Server, c *confinement) {
+	path, whyNot := inForce(srv.Negotiated(), x.noIomap)
+	x.log.Info("serving", "data", path, "not", whyNot, "sandbox", c)
 }
 
 // atime returns what the mount options say of the time of access, which the
@@ -140,23 +181,29 @@ func (o *options) atime() (file, dir ext2fs.AtimeMode) {
 
 // devices wraps the descriptors that the launcher sent.
 func (o *options) devices(fds []int) (dev, jnl blockdev.Device, err error) {
-	bo := blockdev.Options{ReadOnly: o.ReadOnly, Offset: o.Offset, Length: o.Size}
+	bo := o.deviceOptions()
+	bo.Offset, bo.Length = o.Offset, o.Size
+	if dev, err = blockdev.OpenFd(uintptr(fds[0]), o.Source, bo); err != nil {
+		return nil, nil, err
+	}
+	if len(fds) > 1 {
+		if jnl, err = blockdev.OpenFd(uintptr(fds[1]), o.JournalPath, o.deviceOptions()); err != nil {
+			return nil, nil, err
+		}
+	}
+	return dev, jnl, nil
+}
+
+// deviceOptions is how the device and the external journal are opened.
+func (o *options) deviceOptions() blockdev.Options {
+	bo := blockdev.Options{ReadOnly: o.ReadOnly}
 	switch {
 	case o.Direct:
 		bo.Direct = blockdev.DirectOn
 	case o.NoDirect:
 		bo.Direct = blockdev.DirectOff
 	}
-	if dev, err = blockdev.OpenFd(uintptr(fds[0]), o.Source, bo); err != nil {
-		return nil, nil, err
-	}
-	if len(fds) > 1 {
-		bo.Offset, bo.Length = 0, 0
-		if jnl, err = blockdev.OpenFd(uintptr(fds[1]), o.JournalPath, bo); err != nil {
-			return nil, nil, err
-		}
-	}
-	return dev, jnl, nil
+	return bo
 }
 
 var dataModes = map[string]ext2fs.DataMode{
@@ -182,7 +229,8 @@ func (o *options) fsOptions(jnl blockdev.Device, log *slog.Logger) ext2fs.Option
 		MinixDF:        o.MinixDF,
 		NoUserXattr:    o.NoUserXattr,
 		NoACL:          o.NoACL,
-		InitItable:     o.InitItable,
+		InitItable:     o.InitItable != nil && *o.InitItable >= 0,
+		InitItableWait: o.initItableWait(),
 		MountPoint:     o.Mountpoint,
 		Log:            log,
 		Panic: func(err error) {

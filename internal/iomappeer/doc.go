@@ -40,5 +40,12 @@
 // a check that never ran is not mistaken for one that passed; Kernel.Violations
 // has what was found, with the messages that led there.
 //
-// Kernel.Count counts the requests by opcode and by operation.
+// Kernel.Count counts the requests by opcode and by operation. Fuzz drives random
+// operations, reproducibly if there is one worker; Shrink finds the shortest run
+// that fails. Expect tells what a crash at that moment must leave of the files,
+// and what it may, for Expectation.Check. Config.Faults makes things go wrong.
+//
+// A server in another process gets the device over a socket: Listen returns the
+// descriptor that it gives to Dial. A server that writes metadata through the page
+// cache of its device is given Kernel.PageCached in place of the device.
 package iomappeer

@@ -56,6 +56,7 @@ func TestFuzzVariants(t *testing.T) {
 		{"without privilege", Config{NoIomap: true}, refConfig{}, FuzzOptions{Without: []string{"mmap"}}},
 		{"socket", Config{}, refConfig{socket: true, cache: true}, FuzzOptions{Workers: 4, Shared: true}},
 		{"socket, stock", Config{Stock: true}, refConfig{socket: true}, FuzzOptions{Workers: 2, Without: []string{"mmap"}}},
+		{"truncation by SETATTR", Config{Offer: defaultOffer &^ flagAtomicOTrunc}, refConfig{}, FuzzOptions{}},
 		{"a small cache", Config{CacheMaxbytes: 256}, refConfig{cache: true}, FuzzOptions{}},
 		{"small device", Config{}, refConfig{blocks: 200}, FuzzOptions{Workers: 2}},
 	} {

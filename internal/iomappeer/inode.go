@@ -20,6 +20,7 @@ type Inode struct {
 
 	rwsem      sync.RWMutex // i_rwsem
 	invalidate sync.RWMutex // invalidate_lock
+	typ        uint32       // immutable: the type in the mode
 	dir        bool         // immutable
 	iomap      bool         // immutable once instantiated, but for the root
 	exclusive  bool
@@ -189,37 +190,51 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 		k.violate("ATTR", nil, "an entry for node %d has mode %#o", e.NodeID, a.Mode)
 		return nil, syscall.EIO
 	}
-	k.mu.Lock()
-	in := k.inodes[e.NodeID]
-	isNew := in == nil || !in.again() // one that is being evicted has gone
-	stale := !isNew && (in.gen != e.Generation || in.Mode()&syscall.S_IFMT != typ)
-	if isNew || stale {
-		in = &Inode{k: k, nodeid: e.NodeID, gen: e.Generation, dir: typ == syscall.S_IFDIR, fresh: created}
-		in.init()
-		k.inodes[e.NodeID] = in
+	for {
+		in, fresh := k.iget(e, created)
+		if !fresh && created {
+			k.violate("NAME", in, "a new file has the node of one that is referenced")
+		}
+		in.mu.Lock()
+		if in.dead { // it is on its way out: the reply is about one that begins anew
+			in.mu.Unlock()
+			continue
+		}
+		in.nlookup++
+		in.leaving = false
+		in.mu.Unlock()
+		in.update(a, e.AttrValid, e.AttrValidNsec)
+		return in, 0
 	}
+}
+
+// iget finds the inode of an entry, or makes it.
+func (k *Kernel) iget(e *entryOut, created bool) (in *Inode, fresh bool) {
+	a := &e.Attr
+	typ := a.Mode & syscall.S_IFMT
+	k.mu.Lock()
+	old := k.inodes[e.NodeID]
+	if old != nil && old.gen == e.Generation && old.typ == typ {
+		k.mu.Unlock()
+		return old, false
+	}
+	in = &Inode{k: k, nodeid: e.NodeID, gen: e.Generation, typ: typ, dir: typ == syscall.S_IFDIR, fresh: created}
+	in.init()
+	in.setFlags(a.Flags)
+	if in.iomap {
+		k.iomapInos.Add(1)
+	}
+	in.isize, in.diskSize, in.sizeLimit = int64(a.Size), int64(a.Size), int64(a.Size)
+	in.atime, in.mtime, in.ctime = stamp(a.Atime, a.AtimeNsec), stamp(a.Mtime, a.MtimeNsec), stamp(a.Ctime, a.CtimeNsec)
+	if !in.rememberedLocked(int64(a.Size), created) {
+		in.model.start(int64(a.Size), created)
+	}
+	k.inodes[e.NodeID] = in
 	k.mu.Unlock()
-	if stale {
+	if old != nil {
 		k.violate("NAME", in, "node %d comes back as another inode while the old one is referenced", e.NodeID)
 	}
-	if isNew || stale {
-		in.setFlags(a.Flags)
-		if in.iomap {
-			k.iomapInos.Add(1)
-		}
-		in.isize, in.diskSize, in.sizeLimit = int64(a.Size), int64(a.Size), int64(a.Size)
-		in.atime, in.mtime, in.ctime = stamp(a.Atime, a.AtimeNsec), stamp(a.Mtime, a.MtimeNsec), stamp(a.Ctime, a.CtimeNsec)
-		if !in.remembered(int64(a.Size), created) {
-			in.model.start(int64(a.Size), created)
-		}
-	} else if created {
-		k.violate("NAME", in, "a new file has the node of one that is referenced")
-	}
-	if isNew || stale {
-		in.again()
-	}
-	in.update(a, e.AttrValid, e.AttrValidNsec)
-	return in, 0
+	return in, true
 }
 
 // known content of inodes that were evicted: what was written to them is not
@@ -230,33 +245,16 @@ type memory struct {
 	renamed bool
 }
 
-// remembered takes up what was known of an inode when it was evicted, and reports
-// whether that is so.
-func (in *Inode) remembered(size int64, created bool) bool {
+// rememberedLocked takes up what was known of an inode when it was evicted, and
+// reports whether anything was. k.mu is held, and nobody else knows the inode.
+func (in *Inode) rememberedLocked(size int64, created bool) bool {
 	k := in.k
-	k.mu.Lock()
 	old, ok := k.evicted[in.nodeid]
 	delete(k.evicted, in.nodeid)
-	k.mu.Unlock()
 	if !ok || created || old.gen != in.gen || old.model.length() != size {
 		return false
 	}
-	in.model = old.model
-	in.mu.Lock()
-	in.renamed = old.renamed
-	in.mu.Unlock()
-	return true
-}
-
-// again counts one more lookup, unless the inode is gone.
-func (in *Inode) again() bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	if in.dead {
-		return false
-	}
-	in.nlookup++
-	in.leaving = false
+	in.model, in.renamed = old.model, old.renamed
 	return true
 }
 
@@ -358,6 +356,7 @@ func (in *Inode) evict(t *task) {
 	if in.dead || in.pins > 0 || in.opens > 0 {
 		in.leaving = in.pins > 0
 		in.mu.Unlock()
+		k.dents.forget(in)
 		return
 	}
 	in.dead = true
@@ -366,10 +365,7 @@ func (in *Inode) evict(t *task) {
 	keep := iomap && in.nlink > 0
 	m := memory{in.gen, in.model, in.renamed}
 	in.mu.Unlock()
-	in.pages.drop(0, maxLFS, k.folioSize())
-	in.cache.reset()
 	in.evicted.Store(true)
-	k.claims.release(in, 0, maxLFS)
 	k.mu.Lock()
 	if k.inodes[in.nodeid] == in {
 		delete(k.inodes, in.nodeid)
@@ -379,6 +375,9 @@ func (in *Inode) evict(t *task) {
 	}
 	k.mu.Unlock()
 	k.dents.forget(in)
+	in.pages.drop(0, maxLFS, k.folioSize())
+	in.cache.reset()
+	k.claims.release(in, 0, maxLFS)
 	if iomap {
 		k.iomapInos.Add(-1)
 	}

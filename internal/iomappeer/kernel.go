@@ -19,6 +19,10 @@ type Config struct {
 	// means something else, and files are read and written by READ and WRITE.
 	Stock bool
 
+	// MayGuess says that an UPSERT of a type that the profile does not know is no
+	// violation: the server finds out which profile it is.
+	MayGuess bool
+
 	// NoIomap plays a kernel with the series whose mounter lacks the privilege.
 	NoIomap bool
 

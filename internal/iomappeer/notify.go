@@ -76,6 +76,9 @@ func (k *Kernel) upsert(m *upsertOut) syscall.Errno {
 		m     *Mapping
 		write bool
 	}{{&m.Read, false}, {&m.Write, true}} {
+		if s.m.Type == typeUnknown && k.cfg.MayGuess {
+			return efsCorrupted
+		}
 		if errno := k.validMapping(in, "UPSERT", s.m, s.write); errno != 0 {
 			return errno
 		}

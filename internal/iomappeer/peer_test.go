@@ -124,3 +124,53 @@ func TestFileIO(t *testing.T) {
 		ok(t, "close", h.Close())
 	})
 }
+
+// TestCopy copies between files, and within one.
+func TestCopy(t *testing.T) {
+	k, _ := start(t, Config{}, refConfig{cache: true})
+	a, errno := k.Create(k.Root(), "a", 0o644)
+	ok(t, "create", errno)
+	b, errno := k.Create(k.Root(), "b", 0o644)
+	ok(t, "create", errno)
+	p := pattern(30000, 1)
+	_, errno = a.Write(p, 0)
+	ok(t, "write", errno)
+	n, errno := a.CopyTo(b, 100, 5000, 20000)
+	ok(t, "copy", errno)
+	if n != 20000 {
+		t.Errorf("copied %d bytes", n)
+	}
+	b.mustRead(t, 30000, 0, append(make([]byte, 5000), p[100:20100]...))
+	if _, errno := a.CopyTo(a, 0, 100, 200); errno != syscall.EINVAL {
+		t.Errorf("a copy onto itself is %v", errno)
+	}
+	a.Close()
+	b.Close()
+}
+
+// TestCount counts requests: what is cached costs none.
+func TestCount(t *testing.T) {
+	k, _ := start(t, Config{}, refConfig{cache: true})
+	h, errno := k.Create(k.Root(), "a", 0o644)
+	ok(t, "create", errno)
+	p := pattern(256<<10, 1)
+	before := k.Count()
+	_, errno = h.Write(p, 0)
+	ok(t, "write", errno)
+	ok(t, "fsync", h.Fsync(false))
+	c := k.Count().Sub(before)
+	for op, want := range map[string]int64{"IOMAP_BEGIN": 1, "IOMAP_END": 1, "IOMAP_IOEND": 1, "SETATTR": 1, "FSYNC": 1} {
+		if c.Upcalls[op] != want {
+			t.Errorf("%d requests %s, want %d:\n%v", c.Upcalls[op], op, want, c)
+		}
+	}
+	if c.Notify["UPSERT_MAPPINGS"] != 1 || c.ByTask["write"]["IOMAP_BEGIN"] != 1 {
+		t.Errorf("counted %v", c)
+	}
+	before = k.Count()
+	h.mustRead(t, len(p), 0, p)
+	if n := k.Count().Sub(before).Total(); n != 0 {
+		t.Errorf("reading what is in the page cache costs %d requests", n)
+	}
+	h.Close()
+}

@@ -334,8 +334,9 @@ func (s *refServer) begin(unique uint64, node uint64, in beginIn) {
 		} else if pos < s.bs {
 			m := Mapping{Length: uint64(s.bs), Addr: nullAddr, Type: TypeInline}
 			s.mu.Unlock()
-			if s.bug == "inline conversion without INVAL" {
-				s.note(notifyUpsert, upsertOut{NodeID: node, AttrIno: node, Read: s.prof.encMapping(m), Write: s.prof.encMapping(pure(m))})
+			if s.cache && op&OpReport == 0 {
+				// Known for later, though the answer does not need it.
+				s.note(notifyUpsert, upsertOut{NodeID: node, AttrIno: node, Read: m, Write: s.prof.encMapping(pure(m))})
 			}
 			s.reply(unique, 0, beginOut{s.prof.encMapping(m), s.prof.encMapping(pure(m))})
 			return

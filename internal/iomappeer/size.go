@@ -176,8 +176,8 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 		es = in.edges(off, end)
 	}
 	var errno syscall.Errno
-	if mode&FallocKeepSize == 0 {
-		in.established(end) // the file may be shorter on disk than here
+	if mode&FallocKeepSize == 0 { // the server may know of a smaller size than ours
+		in.established(end)
 	}
 	call := func() { _, errno = k.call(t, opFallocate, in.nodeid, 0, 0, body) }
 	if zeroes {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -19,29 +20,63 @@ import (
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
-// A Recording is an image in memory whose writes and syncs are logged.
+// A Recording is an image in memory, with its external journal if it has one,
+// whose writes and syncs are logged.
 type Recording struct {
-	Dev *blockdev.Record
-	img *Image
+	// Dev is the file system, with the external journal behind it. They are
+	// disks of their own: see blockdev.Record.Part.
+	Dev  *blockdev.Record
+	size int64 // of the file system
+	img  *Image
 }
 
 // Record starts a recording from the image as it stands. The image itself does
 // not change any more.
 func Record(t testing.TB, img *Image) *Recording {
 	t.Helper()
-	f, err := blockdev.Open(img.Path, blockdev.Options{ReadOnly: true})
-	if err != nil {
-		t.Fatal(err)
+	var parts []blockdev.Device
+	var sizes []int64
+	total := int64(0)
+	for _, path := range []string{img.Path, img.Journal} {
+		if path == "" {
+			continue
+		}
+		f, err := blockdev.Open(path, blockdev.Options{ReadOnly: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		parts, sizes = append(parts, f), append(sizes, f.Size())
+		total += f.Size()
 	}
-	defer f.Close()
-	mem, err := blockdev.MemOf(f)
-	if err != nil {
-		t.Fatal(err)
+	mem := blockdev.NewMem(total)
+	off := int64(0)
+	for i, f := range parts {
+		w, err := blockdev.Window(mem, off, sizes[i])
+		if err == nil {
+			err = blockdev.Copy(w, f)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		off += sizes[i]
 	}
-	return &Recording{Dev: blockdev.NewRecord(mem), img: img}
+	return &Recording{Dev: blockdev.NewRecord(mem), size: sizes[0], img: img}
 }
 
-// Serve shows the recorded device as a file, for other programs to open, until
+// parts returns the file system, and the journal or nil, of a device that is
+// like the recorded one.
+func (r *Recording) parts(dev blockdev.Device, part func(off, n int64) (blockdev.Device, error)) (fs, journal blockdev.Device, err error) {
+	if r.img.Journal == "" {
+		return dev, nil, nil
+	}
+	if fs, err = part(0, r.size); err == nil {
+		journal, err = part(r.size, dev.Size()-r.size)
+	}
+	return fs, journal, err
+}
+
+// Serve shows the recorded devices as files, for other programs to open, until
 // the test ends.
 func (r *Recording) Serve(t testing.TB) *Image {
 	t.Helper()
@@ -50,7 +85,11 @@ func (r *Recording) Serve(t testing.TB) *Image {
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	srv, err := recfs.Serve(dir, r.Dev)
+	fs, journal, err := r.parts(r.Dev, r.Dev.Part)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv, err := recfs.Serve(dir, fs, journal)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,9 +98,35 @@ func (r *Recording) Serve(t testing.TB) *Image {
 			t.Error(err)
 		}
 	})
-	img := &Image{Path: srv.Path, Spec: r.img.Spec}
+	img := &Image{Path: srv.Path, Journal: srv.Journal, Spec: r.img.Spec}
 	img.ExpectDirty("a recording")
 	return img
+}
+
+// Laps returns how often what was written to the journal would fill it; 0
+// without one.
+func (r *Recording) Laps(t testing.TB) float64 {
+	t.Helper()
+	log := r.Dev.Log()
+	if r.img.Journal != "" {
+		n := r.Dev.Size() - r.size
+		return float64(log.Written(r.size, n)) / float64(n)
+	}
+	if s := superOf(r.Dev); !s.HasCompat(ondisk.CompatHasJournal) {
+		return 0
+	}
+	const journal = "<8>"
+	var written, size int64
+	for f := range strings.FieldsSeq(Run(t, "debugfs", "-c", "-R", "blocks "+journal, r.img.Path)) {
+		blk, err := strconv.ParseInt(f, 10, 64)
+		if err != nil {
+			continue // the banner of debugfs
+		}
+		bs := int64(1024) << superOf(r.Dev).LogBlockSize.Get()
+		written += log.Written(blk*bs, bs)
+		size += bs
+	}
+	return float64(written) / float64(max(size, 1))
 }
 
 // Mark logs a promise; see blockdev.Record.Mark.
@@ -70,7 +135,7 @@ func (r *Recording) Mark(v any) { r.Dev.Mark(v) }
 // A Recovery brings an image that a crash left back to a clean state.
 type Recovery struct {
 	Name string
-	Run  func(image string) error
+	Run  func(img *Image) error
 }
 
 // A Sweep says which crash states are tried, and how.
@@ -78,6 +143,10 @@ type Sweep struct {
 	States int    // at most
 	Seed   uint64 // of their choice
 	Torn   bool   // lose sectors one by one
+	// Repair is for file systems without a journal, of which a crash leaves what
+	// has to be repaired: what was promised may have got another name by it. A
+	// state that says that it is clean must be so.
+	Repair bool
 	// Recover has the ways to recover; each state takes the next of them.
 	Recover []Recovery
 	// Workers is how many states are tried at a time; 0 is 2.
@@ -121,7 +190,7 @@ func (r *Recording) Sweep(t testing.TB, s Sweep) SweepResult {
 		wg.Go(func() {
 			for st := range states {
 				rec := s.Recover[st.Seq%len(s.Recover)]
-				n, err := tryState(st, rec, dir, fsck)
+				n, err := r.tryState(st, s.Repair, rec, dir, fsck)
 				if errors.Is(err, errTornSuper) && s.Torn {
 					continue
 				}
@@ -152,44 +221,56 @@ feed:
 	return res
 }
 
+// superOf returns the superblock; zeros if it cannot be read.
+func superOf(dev blockdev.Device) *ondisk.Super {
+	b := make([]byte, ondisk.SuperSize)
+	if _, err := dev.ReadAt(b, ondisk.SuperOffset); err != nil {
+		clear(b)
+	}
+	return endian.View[ondisk.Super](b)
+}
+
 // errTornSuper is of a state whose superblock lacks one of its sectors. No ext4
 // gets over that without a backup; disks with sectors of 4 KiB do not do it.
 var errTornSuper = errors.New("the superblock is torn")
 
 func tornSuper(dev blockdev.Device) bool {
-	b := make([]byte, ondisk.SuperSize)
-	if _, err := dev.ReadAt(b, ondisk.SuperOffset); err != nil {
-		return false
-	}
-	sb := endian.View[ondisk.Super](b)
+	sb := superOf(dev)
 	return sb.HasROCompat(ondisk.ROCompatMetadataCsum) && sb.Checksum.Get() != ondisk.SuperCsum(sb)
 }
 
-func tryState(st *blockdev.State, rec Recovery, dir, fsck string) (promises int, err error) {
-	if tornSuper(st.Dev) {
+func (r *Recording) tryState(st *blockdev.State, repair bool, rec Recovery, dir, fsck string) (promises int, err error) {
+	fs, journal, err := r.parts(st.Dev, func(off, n int64) (blockdev.Device, error) { return blockdev.Window(st.Dev, off, n) })
+	if err != nil {
+		return 0, err
+	}
+	if tornSuper(fs) {
 		return 0, errTornSuper
 	}
-	image, mnt := filepath.Join(dir, "image"), filepath.Join(dir, "mnt")
-	f, err := os.Create(image)
-	if err != nil {
+	img, mnt := &Image{Path: filepath.Join(dir, "image"), Spec: r.img.Spec}, filepath.Join(dir, "mnt")
+	defer os.Remove(img.Path)
+	if err := writeFile(img.Path, fs); err != nil {
 		return 0, err
 	}
-	defer os.Remove(image)
-	err = f.Truncate(st.Dev.Size())
-	if err == nil {
-		err = blockdev.Copy(f, st.Dev)
+	if journal != nil {
+		img.Journal = filepath.Join(dir, "journal")
+		defer os.Remove(img.Journal)
+		if err := writeFile(img.Journal, journal); err != nil {
+			return 0, err
+		}
 	}
-	f.Close()
-	if err != nil {
+	if repair && superOf(fs).State.Get()&ondisk.StateValid != 0 {
+		if err := e2fsck(fsck, img.Path, img.Journal); err != nil {
+			return 0, fmt.Errorf("it says that it is clean: %w", err)
+		}
+	}
+	if err := rec.Run(img); err != nil {
 		return 0, err
 	}
-	if err := rec.Run(image); err != nil {
+	if err := e2fsck(fsck, img.Path, img.Journal); err != nil {
 		return 0, err
 	}
-	if err := e2fsck(fsck, image, ""); err != nil {
-		return 0, err
-	}
-	if err := kernelMount(image, "", mnt, "ro,noload"); err != nil {
+	if err := kernelMount(img.Path, "", mnt, "ro,noload"); err != nil {
 		return 0, err
 	}
 	tree, err := SnapshotFunc(mnt, foreignData())
@@ -199,20 +280,36 @@ func tryState(st *blockdev.State, rec Recovery, dir, fsck string) (promises int,
 	if err != nil {
 		return 0, err
 	}
-	return CheckPromises(tree, st.Marks)
+	return CheckPromises(tree, st.Marks, repair)
+}
+
+// writeFile makes a file of what dev holds.
+func writeFile(path string, dev blockdev.Device) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	err = f.Truncate(dev.Size())
+	if err == nil {
+		err = blockdev.Copy(f, dev)
+	}
+	if e := f.Close(); err == nil {
+		err = e
+	}
+	return err
 }
 
 // KernelRecovery mounts and unmounts the image by the kernel.
 func KernelRecovery(t testing.TB) Recovery {
 	t.Helper()
 	NeedRoot(t)
-	return Recovery{"the kernel", func(image string) error {
-		mnt, err := os.MkdirTemp(filepath.Dir(image), "recover-")
+	return Recovery{"the kernel", func(img *Image) error {
+		mnt, err := os.MkdirTemp(filepath.Dir(img.Path), "recover-")
 		if err != nil {
 			return err
 		}
 		defer os.Remove(mnt)
-		if err := kernelMount(image, "", mnt, ""); err != nil {
+		if err := kernelMount(img.Path, img.Journal, mnt, ""); err != nil {
 			return err
 		}
 		return unmount(mnt)
@@ -222,6 +319,7 @@ func KernelRecovery(t testing.TB) Recovery {
 var totals = regexp.MustCompile(`Free (blocks|inodes) count wrong \(\d+, counted=\d+\)\.\nFix\? yes\n` +
 	`|Feature orphan_present is set but orphan file is clean\.\nClear\? yes\n` +
 	`|Orphan file \(inode \d+\) block \d+ is not clean\.\nClear\? yes\n` +
+	`|Superblock hint for external superblock should be 0x[0-9a-f]+\.  Fix\? yes\n` +
 	`|Inode \d+ extent tree \(at level \d+\) could be (shorter|narrower)\.  Optimize\? yes\n`)
 
 // E2fsckRecovery has C e2fsck replay the journal. That it would repair more than
@@ -229,20 +327,50 @@ var totals = regexp.MustCompile(`Free (blocks|inodes) count wrong \(\d+, counted
 func E2fsckRecovery(t testing.TB) Recovery {
 	t.Helper()
 	tool := Tool(t, "e2fsck")
-	return Recovery{"e2fsck", func(image string) error {
-		out, _ := outputOf(tool, "-fy", image)
+	return Recovery{"e2fsck", func(img *Image) error {
+		out, _ := repairOutput(tool, img)
 		// The totals of the superblock are not journaled: they are what the
 		// groups add up to, and anyone who recovers counts again. The feature
 		// orphan_present is set as long as a mount that writes lasts, and e2fsck
 		// 1.47 counts the orphans that it has just cleared as a fault of the
-		// orphan file. All three follow a crash of the kernel's ext4 too, as do
-		// extent trees that could be smaller.
+		// orphan file. All three follow a crash of the kernel's ext4 too. And
+		// the number of the device that the journal is on may be any, and
+		// an extent tree may be larger than it has to be.
 		rest := totals.ReplaceAllString(out, "")
 		if strings.Contains(rest, "? yes") || strings.Contains(rest, "ABORTED") {
 			return fmt.Errorf("e2fsck -fy repairs:\n%s", out)
 		}
 		return nil
 	}}
+}
+
+// E2fsckRepair has C e2fsck repair what a crash left of a file system without a
+// journal. That it cannot, or that a block has two owners, is an error: blocks
+// are not given away before it is durable that they are free.
+func E2fsckRepair(t testing.TB) Recovery {
+	t.Helper()
+	tool := Tool(t, "e2fsck")
+	return Recovery{"e2fsck", func(img *Image) error {
+		out, err := repairOutput(tool, img)
+		var exit *exec.ExitError
+		const corrected = 1
+		if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != corrected) {
+			return fmt.Errorf("e2fsck -fy: %w\n%s", err, out)
+		}
+		if strings.Contains(strings.ToLower(out), "multiply-claimed") {
+			return fmt.Errorf("blocks have two owners:\n%s", out)
+		}
+		return nil
+	}}
+}
+
+// repairOutput runs e2fsck -fy and returns what it printed.
+func repairOutput(tool string, img *Image) (string, error) {
+	args := []string{"-fy"}
+	if img.Journal != "" {
+		args = append(args, "-j", img.Journal)
+	}
+	return outputOf(tool, append(args, img.Path)...)
 }
 
 // CrashStates returns how many states a test sweeps: n, or what the environment

@@ -64,6 +64,19 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 	return nil, fmt.Errorf("loop devices stay busy")
 }
 
+// AttachLoop puts file on a loop device, which is freed when the returned file,
+// of the device's name, is closed, at the end of the test if not before.
+func AttachLoop(t testing.TB, file string) *os.File {
+	t.Helper()
+	NeedRoot(t)
+	dev, err := attachLoop(file, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { dev.Close() })
+	return dev
+}
+
 // A Mount is an image that is mounted, by the kernel or a FUSE server.
 type Mount struct {
 	Dir     string

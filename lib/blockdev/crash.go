@@ -63,6 +63,18 @@ func (l *Log) Syncs() int {
 	return n
 }
 
+// Written returns how many bytes were written to the n bytes at off, each as
+// often as it was.
+func (l *Log) Written(off, n int64) int64 {
+	sum := int64(0)
+	for i := range l.ops {
+		if op := &l.ops[i]; op.kind == logWrite {
+			sum += max(0, min(op.off+op.n, off+n)-max(op.off, off))
+		}
+	}
+	return sum
+}
+
 // States yields crash states. Between two syncs these are all subsets of what
 // was written, if they are few, else none of it, and a sample: prefixes, single
 // losses, single survivors, and random choices of writes and of pieces. Writes
@@ -105,18 +117,21 @@ func (l *Log) States(o StateOptions) iter.Seq[*State] {
 				seq++
 			}
 			for _, p := range pieces {
-				p.apply(cur)
+				if p.within(e.off, e.n) {
+					p.apply(cur)
+				}
 			}
 		}
 	}
 }
 
-// epoch is the part of a log from one sync to the next.
+// epoch is what a log has not synced when a sync comes.
 type epoch struct {
-	ops   []logOp // without syncs and marks
-	syncs int     // before it
-	marks []any   // before its end
-	last  bool
+	ops    []logOp // without syncs and marks
+	syncs  int     // before it
+	marks  []any   // before its end
+	off, n int64   // what the sync at its end is of
+	last   bool
 }
 
 // epochs returns those that wrote something, and the last.
@@ -129,13 +144,20 @@ func (l *Log) epochs() []epoch {
 		case logMark:
 			marks = append(marks, op.mark)
 		case logSync:
-			// What an epoch without writes leaves behind is what the next one
+			// What a sync of nothing leaves behind is what the next epoch
 			// leaves with none of its writes.
-			if len(cur.ops) > 0 {
+			var rest []logOp
+			for i := range cur.ops {
+				if o := &cur.ops[i]; !o.within(op.off, op.n) {
+					rest = append(rest, *o)
+				}
+			}
+			if len(rest) < len(cur.ops) {
 				cur.marks = marks[:len(marks):len(marks)]
+				cur.off, cur.n = op.off, op.n
 				all = append(all, cur)
 			}
-			cur = epoch{syncs: cur.syncs + 1}
+			cur = epoch{syncs: cur.syncs + 1, ops: rest}
 		default:
 			cur.ops = append(cur.ops, op)
 		}
@@ -144,12 +166,18 @@ func (l *Log) epochs() []epoch {
 	return append(all, cur)
 }
 
+// within tells whether a sync of the n bytes at off covers the operation. None
+// lies across the border of a part.
+func (op *logOp) within(off, n int64) bool { return op.off >= off && op.off < off+n }
+
 // piece is a part of an operation that is on the disk, or is not.
 type piece struct {
 	op     int // which one it is a part of
 	off, n int64
 	data   []byte // nil is zeros
 }
+
+func (p *piece) within(off, n int64) bool { return p.off >= off && p.off < off+n }
 
 func (p *piece) apply(dev *Overlay) {
 	var err error

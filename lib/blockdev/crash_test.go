@@ -82,6 +82,52 @@ func TestStatesAll(t *testing.T) {
 	}
 }
 
+// TestStatesParts: a sync of one part keeps what was written to it, and what was
+// written to the other may still be lost.
+func TestStatesParts(t *testing.T) {
+	r := blockdev.NewRecord(blockdev.NewMem(mib))
+	part := func(off int64) blockdev.Device {
+		d, err := r.Part(off, mib/2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d
+	}
+	one, two := part(0), part(mib/2)
+	put(t, r, "-", 0)
+	put(t, r, "-", mib/2)
+	if err := r.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	put(t, one, "a", 0)
+	put(t, two, "b", 0)
+	if err := two.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	r.Mark("B")
+	if err := two.Sync(); err != nil { // of nothing
+		t.Fatal(err)
+	}
+	put(t, two, "c", 0)
+	if err := one.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	r.Mark("A")
+	got := contents(t, r.Log(), blockdev.StateOptions{}, 0, mib/2)
+	want := map[string]int{
+		"0:\x00\x00:[]": 1, "0:-\x00:[]": 1, "0:\x00-:[]": 1,
+		"1:--:[]": 1, "1:a-:[]": 1, "1:-b:[]": 1,
+		"3:-b:[B]": 1, "3:ab:[B]": 1, "3:-c:[B]": 1,
+		"4:ab:[B A]": 1, "4:ac:[B A]": 1,
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if _, err := r.Part(mib/2, mib); err == nil {
+		t.Error("a part that reaches past the end")
+	}
+}
+
 // TestStatesLegal checks sampled states of a random log against the rule: each
 // sector has what it had at the sync, or something written to it since.
 func TestStatesLegal(t *testing.T) {

@@ -32,7 +32,7 @@ const (
 	logReadBack // in change only: a write of what can be read afterwards
 )
 
-// logOp is an entry of the log: n bytes at off.
+// logOp is an entry of the log: n bytes at off. A sync is of those bytes.
 type logOp struct {
 	kind   opKind
 	off, n int64
@@ -120,15 +120,37 @@ func (r *Record) WritevAt(bufs [][]byte, off int64) (n int, err error) {
 func (r *Record) Size() int64 { return r.dev.Size() }
 
 // Sync implements Device.
-func (r *Record) Sync() error {
+func (r *Record) Sync() error { return r.syncPart(0, r.dev.Size()) }
+
+// syncPart syncs, and logs that for the n bytes at off only.
+func (r *Record) syncPart(off, n int64) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := r.dev.Sync()
 	if err == nil {
-		r.ops = append(r.ops, logOp{kind: logSync})
+		r.ops = append(r.ops, logOp{kind: logSync, off: off, n: n})
 	}
 	return err
 }
+
+// Part returns the n bytes from off on as a disk of their own, as of a file
+// system and its external journal: its Sync keeps nothing that was written
+// outside of them. To close it closes r. It fails as Window does.
+func (r *Record) Part(off, n int64) (Device, error) {
+	w, err := Window(r, off, n)
+	if err != nil {
+		return nil, err
+	}
+	return &recordPart{w.(*window), r}, nil
+}
+
+type recordPart struct {
+	*window
+	rec *Record
+}
+
+// Sync implements Device.
+func (p *recordPart) Sync() error { return p.rec.syncPart(p.base, p.size) }
 
 // Discard implements Device. In the log it is a write of what the device then
 // reads as.

@@ -94,7 +94,8 @@ type SetAttr struct {
 // directory, unless the mode is given too. It fails with EISDIR, EINVAL and
 // EFBIG for sizes, EOPNOTSUPP for the mode of a symbolic link.
 //
-// All changes but that of the size are one transaction; that is made first.
+// All changes are one transaction, but that what lies behind a new size is freed
+// in as many as it takes.
 func (ip *Inode) Setattr(set *SetAttr) error {
 	ip.mu.Lock()
 	defer ip.fs.putDead()
@@ -109,12 +110,11 @@ func (ip *Inode) Setattr(set *SetAttr) error {
 		case !ip.isReg():
 			return syscall.EINVAL
 		}
-		if err := ip.truncateTo(set.Size); err != nil {
-			return err
-		}
+		also := set
 		if set.Valid == SetSize {
-			return nil
+			also = nil
 		}
+		return ip.fs.retry(func() error { return ip.resize(set.Size, also) })
 	}
 	return ip.fs.retry(func() error {
 		h, err := ip.fs.start(creditsInode + ip.xattrCredits(0))

@@ -369,13 +369,6 @@ func TestFlagsLikeKernel(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if fl&ondisk.FlagExtents == 0 { // the kernel changes the mapping, we do not
-				if !errors.Is(oerr, syscall.EOPNOTSUPP) {
-					t.Errorf("%s: to take extents away: %v", n, oerr)
-				}
-				_ = unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, ondisk.FlagExtents)
-				continue
-			}
 			if errnoOf(oerr) != errnoOf(kerr) || uint32(k) != ip.Flags() {
 				t.Errorf("%s: flags %#x: %v, now %#x; the kernel says %v, %#x", n, fl, oerr, ip.Flags(), kerr, uint32(k))
 			}

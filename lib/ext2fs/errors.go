@@ -21,6 +21,24 @@ const (
 	ErrorsPanic    ErrorPolicy = ondisk.ErrorsPanic    // as ErrorsRO, and call Options.Panic
 )
 
+// JournalDevError is the error of Open for a file system whose journal is on
+// another device, which Options.Journal does not have. It unwraps to EINVAL.
+type JournalDevError struct {
+	UUID [16]byte // of the journal
+	Dev  uint32   // s_journal_dev: where it was last, in Linux' 32-bit encoding; 0 if not known
+}
+
+func (e *JournalDevError) Error() string {
+	return "it is on another device, with UUID " + uuidString(e.UUID)
+}
+
+func (e *JournalDevError) Unwrap() error { return syscall.EINVAL }
+
+// uuidString returns u as people write it.
+func uuidString(u [16]byte) string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
 // errorRecord is what the superblock remembers of an inconsistency.
 type errorRecord struct {
 	sec   int64

@@ -17,15 +17,14 @@ const incompatKnown = ondisk.IncompatFiletype | ondisk.IncompatRecover | ondisk.
 // to date, so that a file system with one is opened read-only.
 const (
 	incompatReadOnly = ondisk.IncompatMMP | ondisk.IncompatEncrypt | ondisk.IncompatCasefold
-	roCompatReadOnly = ondisk.ROCompatQuota | ondisk.ROCompatProject | ondisk.ROCompatVerity |
-		ondisk.ROCompatReadonly
+	roCompatReadOnly = ondisk.ROCompatQuota | ondisk.ROCompatVerity | ondisk.ROCompatReadonly
 )
 
 // Ro-compat features that this package keeps up to date.
 const roCompatKnown = ondisk.ROCompatSparseSuper | ondisk.ROCompatLargeFile | ondisk.ROCompatBtreeDir |
 	ondisk.ROCompatHugeFile | ondisk.ROCompatGDTCsum | ondisk.ROCompatDirNlink |
 	ondisk.ROCompatExtraIsize | ondisk.ROCompatBigalloc | ondisk.ROCompatMetadataCsum |
-	ondisk.ROCompatOrphanPresent
+	ondisk.ROCompatProject | ondisk.ROCompatOrphanPresent
 
 // Names of the features that messages here have to name.
 var (
@@ -35,8 +34,8 @@ var (
 		ondisk.IncompatEncrypt: "encrypt", ondisk.IncompatCasefold: "casefold",
 	}
 	roCompatNames = map[uint32]string{
-		ondisk.ROCompatQuota: "quota", ondisk.ROCompatProject: "project",
-		ondisk.ROCompatVerity: "verity", ondisk.ROCompatReadonly: "read-only",
+		ondisk.ROCompatQuota: "quota", ondisk.ROCompatVerity: "verity",
+		ondisk.ROCompatReadonly:    "read-only",
 		ondisk.ROCompatHasSnapshot: "snapshot", ondisk.ROCompatReplica: "replica",
 		ondisk.ROCompatSharedBlocks: "shared_blocks",
 	}

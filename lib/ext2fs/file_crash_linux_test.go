@@ -12,8 +12,8 @@ import (
 
 // ourRecovery opens and closes the image.
 func ourRecovery() testfs.Recovery {
-	return testfs.Recovery{Name: "us", Run: func(image string) error {
-		d, err := blockdev.Open(image, blockdev.Options{Direct: blockdev.DirectOff})
+	return testfs.Recovery{Name: "us", Run: func(img *testfs.Image) error {
+		d, err := blockdev.Open(img.Path, blockdev.Options{Direct: blockdev.DirectOff})
 		if err != nil {
 			return err
 		}

@@ -50,6 +50,7 @@ type Options struct {
 	NoUserXattr     bool   // user.* attributes are refused
 	NoACL           bool   // POSIX ACLs are not looked at
 	InitItable      bool   // zero uninitialised inode tables in the background
+	InitItableWait  int    // rest as many times as long as a table took; 0: do not rest
 	SbBlock         uint64 // superblock to use, in blocks of 1 KiB; 0 is the primary
 	MountPoint      string // recorded in the superblock
 	MemoryLimit     int64  // for replaying a journal in memory, bytes; 0 is 64 MiB
@@ -100,7 +101,7 @@ type FS struct {
 	hasCsum, hasGDTCsum, hasExtents, has64, hasFiletype, hasHugeFile, hasDirNlink bool
 	hasLargeDir, hasInlineData, hasEAInode, hasDirIndex, hasExtAttr, hasBigalloc  bool
 	hasMetaBG, hasFlexBG, hasOrphanFile, hasJournal, hasLargeFile, hasExtraIsize  bool
-	hasCasefold, hasEncrypt                                                       bool
+	hasCasefold, hasEncrypt, hasProject                                           bool
 
 	sbuf *buffer.Buf   // pinned while open
 	sb   *ondisk.Super // in sbuf; changed inside transactions only
@@ -170,13 +171,13 @@ type FS struct {
 // freed; with ReadOnly, the device is not written and both are seen as if done.
 //
 // Open fails with an UnsupportedError for features it cannot read, with a
-// CorruptError for a superblock or journal that contradicts itself, and with
-// EINVAL for what is not a file system. Features that can be read but not
+// CorruptError for a superblock or journal that contradicts itself (in a
+// SuperError, if a backup does not), and with EINVAL for what is not a file system. Features that can be read but not
 // maintained make it read-only, which [FS.ReadOnly] tells.
 func Open(dev blockdev.Device, o Options) (*FS, error) {
 	s, err := readSuper(dev, o.SbBlock)
 	if err != nil {
-		return nil, err
+		return nil, withBackup(dev, err)
 	}
 	why, err := checkFeatures(s)
 	if err != nil {
@@ -197,7 +198,7 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 		fs.log.Warn("opening read-only", "because of", why)
 	}
 	if err := fs.geometry(s); err != nil {
-		return nil, err
+		return nil, withBackup(dev, err)
 	}
 	fs.ic.init()
 	if err := fs.mount(s); err != nil {
@@ -526,6 +527,7 @@ func (fs *FS) geometry(s *ondisk.Super) error {
 	fs.hasInlineData = s.HasIncompat(ondisk.IncompatInlineData)
 	fs.hasEAInode = s.HasIncompat(ondisk.IncompatEAInode)
 	fs.hasCasefold = s.HasIncompat(ondisk.IncompatCasefold)
+	fs.hasProject = s.HasROCompat(ondisk.ROCompatProject)
 	fs.hasEncrypt = s.HasIncompat(ondisk.IncompatEncrypt)
 	fs.hasHugeFile = s.HasROCompat(ondisk.ROCompatHugeFile)
 	fs.hasDirNlink = s.HasROCompat(ondisk.ROCompatDirNlink)

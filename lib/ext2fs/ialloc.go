@@ -109,6 +109,7 @@ func (fs *FS) newInode(h *jbd2.Handle, ino ondisk.Ino, dir *Inode, mode uint16) 
 		dir.mapMu.RLock()
 		base.Flags.Set(inheritFlags(dir.raw.Base().Flags.Get(), mode))
 		dir.mapMu.RUnlock()
+		ip.inheritProject(dir)
 	}
 	ip.identify()
 	ip.initMap()

@@ -229,7 +229,7 @@ func (ip *Inode) inlinePut(h *jbd2.Handle, p []byte, off int64) error {
 // inlineTruncate sets the size of an inline file. done is false, and the size
 // unchanged, if the file had to be given blocks for it. mu is held exclusively,
 // no handle is open.
-func (ip *Inode) inlineTruncate(size int64) (done bool, err error) {
+func (ip *Inode) inlineTruncate(size int64, set *SetAttr) (done bool, err error) {
 	ip.mapMu.RLock()
 	inline, can := ip.inlineReady(size)
 	ip.mapMu.RUnlock()
@@ -239,7 +239,7 @@ func (ip *Inode) inlineTruncate(size int64) (done bool, err error) {
 	case !can:
 		return false, ip.inlineConvert()
 	}
-	h, err := ip.fs.start(creditsInode + creditsSuper)
+	h, err := ip.startResize(creditsInode+creditsSuper, set)
 	if err != nil {
 		return false, err
 	}
@@ -247,9 +247,7 @@ func (ip *Inode) inlineTruncate(size int64) (done bool, err error) {
 	err = ip.inlineCut(size)
 	if err == nil {
 		ip.raw.SetSize(size)
-		now := ip.fs.now()
-		ip.raw.SetMtime(now)
-		ip.raw.SetCtime(now)
+		ip.resized(set)
 		err = ip.storeData(h)
 	}
 	ip.mapMu.Unlock()

@@ -40,9 +40,10 @@ func maskFlags(mode uint16, flags uint32) uint32 {
 
 // SetFlags sets the inode's flags as FS_IOC_SETFLAGS does: flags that users see
 // but cannot change stay as they are. Whether the caller may touch immutable,
-// append-only and journal-data is for him to know. It fails with EOPNOTSUPP for
-// flags that nobody knows and changes that are not supported, EPERM for a
-// change of an inode that is immutable and stays so.
+// append-only and journal-data is for him to know. The extents flag migrates the
+// inode, see [Inode.Migrate]. It fails with EOPNOTSUPP for flags that nobody
+// knows and changes that are not supported, EPERM for a change of an inode that
+// is immutable and stays so.
 func (ip *Inode) SetFlags(flags uint32) error {
 	fs := ip.fs
 	if flags&^ondisk.FlUserVisible != 0 {
@@ -50,7 +51,8 @@ func (ip *Inode) SetFlags(flags uint32) error {
 	}
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
-	return ip.setFlagsLocked(func(old uint32) (uint32, error) {
+	migrate := false
+	err := ip.setFlagsLocked(func(old uint32) (uint32, error) {
 		flags := flags & ondisk.FlUserModifiable
 		old &= ondisk.FlUserModifiable
 		switch d := flags ^ old; {
@@ -58,13 +60,16 @@ func (ip *Inode) SetFlags(flags uint32) error {
 			return 0, syscall.EPERM
 		case flags != maskFlags(ip.mode(), flags):
 			return 0, syscall.EOPNOTSUPP
-		case d&ondisk.FlagExtents != 0: // the mapping stays as it is
-			return 0, syscall.EOPNOTSUPP
 		case d&ondisk.FlagCasefold != 0 && !fs.hasCasefold, !ip.daxCompatible(flags):
 			return 0, syscall.EOPNOTSUPP
 		}
+		migrate = (flags^old)&ondisk.FlagExtents != 0
 		return flags, nil
-	}, ondisk.FlUserModifiable)
+	}, ondisk.FlUserModifiable&^ondisk.FlagExtents)
+	if err == nil && migrate {
+		err = ip.migrate(flags&ondisk.FlagExtents != 0)
+	}
+	return err
 }
 
 // daxCompatible says whether the flags may become flags as far as DAX goes, which
@@ -79,9 +84,9 @@ func (ip *Inode) daxCompatible(flags uint32) bool {
 	return (flags&ondisk.FlagDAX == 0 || !ip.flag(without)) && (flags&without == 0 || !ip.flag(ondisk.FlagDAX))
 }
 
-// setFlagsLocked replaces those flags in mask by what f makes of the old ones.
-// mu held.
-func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32) error {
+// setFlagsLocked replaces those flags in mask by what f makes of the old ones,
+// and makes other changes first. mu held.
+func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32, also ...func() error) error {
 	fs := ip.fs
 	ip.mapMu.RLock()
 	old := ip.raw.Base().Flags.Get()
@@ -95,6 +100,9 @@ func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32)
 	}
 	now &= mask
 	if d := (now ^ old) & mask & ondisk.FlagJournalData; d != 0 && ip.isReg() {
+		if fs.kernelIO.On { // who moves the data of an inode cannot change while it is known
+			return syscall.EOPNOTSUPP
+		}
 		if old&ondisk.FlagInlineData != 0 {
 			if err := ip.inlineConvert(); err != nil {
 				return err
@@ -110,9 +118,16 @@ func (ip *Inode) setFlagsLocked(f func(old uint32) (uint32, error), mask uint32)
 	}
 	ip.mapMu.Lock()
 	ip.expandExtra()
-	ip.setFlags(now, mask&^now)
-	ip.raw.SetCtime(fs.now())
-	err = ip.store(h)
+	for _, change := range also {
+		if err == nil {
+			err = change()
+		}
+	}
+	if err == nil {
+		ip.setFlags(now, mask&^now)
+		ip.raw.SetCtime(fs.now())
+		err = ip.store(h)
+	}
 	ip.mapMu.Unlock()
 	return stop(h, err)
 }
@@ -143,7 +158,7 @@ func (ip *Inode) Fsxattr() (flags, projid uint32) {
 }
 
 // SetFsxattr sets what FS_IOC_FSSETXATTR does: the flags that it knows, other
-// flags stay; and the project id, where the file system has one (EOPNOTSUPP).
+// flags stay; and the project id, where the file system has one (EOPNOTSUPP), in one transaction.
 func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 	var set, mask uint32
 	for _, x := range xflags {
@@ -158,13 +173,10 @@ func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 	}
 	ip.mu.Lock()
 	defer ip.mu.Unlock()
-	ip.mapMu.RLock()
-	have := ip.raw.Projid()
-	ip.mapMu.RUnlock()
-	if projid != have {
-		return syscall.EOPNOTSUPP // with the feature, a file system is read-only
-	}
 	return ip.setFlagsLocked(func(old uint32) (uint32, error) {
+		if err := ip.maySetProject(projid); err != nil {
+			return 0, err
+		}
 		switch d := (set ^ old) & mask; {
 		case old&set&ondisk.FlagImmutable != 0 && d != 0:
 			return 0, syscall.EPERM
@@ -172,7 +184,7 @@ func (ip *Inode) SetFsxattr(flags, projid uint32) error {
 			return 0, syscall.EOPNOTSUPP
 		}
 		return set, nil
-	}, mask)
+	}, mask, func() error { return ip.setProject(projid) })
 }
 
 // UUID returns the file system's UUID.

@@ -108,7 +108,7 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 	}
 	for try := 0; ; {
 		if r.state == runUnwritten {
-			r, err = ip.beginUnwritten(count, lblk, n)
+			r, err = ip.beginUnwritten(op, count, lblk, n)
 		} else {
 			r, err = ip.beginHole(op, lblk, n)
 		}
@@ -163,13 +163,10 @@ func (ip *Inode) beginHole(op iomap.Op, lblk ondisk.Lblk, n uint32) (run, error)
 	case !ip.isExtents() && uint64(lblk) >= ip.fs.indMax():
 		return r, syscall.EFBIG
 	}
-	if fs := ip.fs; fs.kernelIO.On && op&(iomap.Write|iomap.Fault|iomap.Atomic) == iomap.Write {
-		// What is reserved ahead goes with it, so that the next write of a
-		// stream need not ask.
-		r, err = ip.claim(op, lblk, n, r.n, true)
-	} else {
-		r, err = ip.claim(op, lblk, n, r.n, false)
-	}
+	// What is reserved ahead goes to the kernel with it, so that the next write of
+	// a stream need not ask. Single direct writes get what they write.
+	ahead := ip.fs.kernelIO.On && op&(iomap.Write|iomap.Fault) == iomap.Write && (op&iomap.Direct == 0 || ip.streams(lblk))
+	r, err = ip.claim(op, lblk, n, r.n, ahead)
 	r.flags = iomap.New
 	return r, err
 }
@@ -184,7 +181,7 @@ func (ip *Inode) claim(op iomap.Op, lblk ondisk.Lblk, n, hole uint32, ahead bool
 		if ahead {
 			most = hole
 		}
-		if pblk, k := ip.rsvTake(lblk, most, n, op&iomap.Direct != 0); k > 0 {
+		if pblk, k := ip.rsvTake(lblk, most, op&iomap.Direct != 0 && !ahead); k > 0 {
 			return run{lblk: lblk, pblk: pblk, n: k, state: runUnwritten}, nil
 		}
 		if try > 0 {
@@ -229,9 +226,15 @@ func (ip *Inode) implied(lblk ondisk.Lblk) (run, error) {
 // split, one extent each.
 func (fs *FS) zeroBlocks() uint64 { return (64 << 10) >> fs.blockBits }
 
+// streams says whether a write at lblk goes on where the last one that asked for
+// blocks ended. mapMu is held.
+func (ip *Inode) streams(lblk ondisk.Lblk) bool { return lblk > 0 && uint64(lblk) == ip.fm.next }
+
 // beginUnwritten is Begin for a write of count bytes to blocks that are
-// unwritten on disk. With errRaced it returns what is there instead.
-func (ip *Inode) beginUnwritten(count int64, lblk ondisk.Lblk, n uint32) (run, error) {
+// unwritten on disk. A stream by the kernel gets more of them, to be reported in
+// large pieces; of small writes here and there only the first to a window is.
+// With errRaced it returns what is there instead.
+func (ip *Inode) beginUnwritten(op iomap.Op, count int64, lblk ondisk.Lblk, n uint32) (run, error) {
 	fs := ip.fs
 	ip.fm.zeroMu.Lock()
 	defer ip.fm.zeroMu.Unlock()
@@ -244,9 +247,15 @@ func (ip *Inode) beginUnwritten(count int64, lblk ondisk.Lblk, n uint32) (run, e
 		}
 		return r, err
 	}
+	w := fs.zeroBlocks()
+	small := w > 1 && count < int64(w)<<fs.blockBits
+	if fs.kernelIO.On && op&(iomap.Write|iomap.Fault) == iomap.Write && ip.streams(lblk) && !(small && op&iomap.Direct != 0) {
+		n, small = max(n, uint32(rsvWindow>>fs.blockBits)), false
+	}
 	r.n = min(r.n, n)
 	lo, hi := uint64(lblk), uint64(lblk)+uint64(r.n)
-	if w := fs.zeroBlocks(); w > 1 && count < int64(w)<<fs.blockBits {
+	ip.fm.next = hi
+	if small {
 		a, b, err := ip.zeroWindow(lo&^(w-1), (lo&^(w-1))+w, lblk)
 		if err != nil {
 			ip.mapMu.Unlock()
@@ -254,6 +263,7 @@ func (ip *Inode) beginUnwritten(count int64, lblk ondisk.Lblk, n uint32) (run, e
 		}
 		if a <= lo && b >= hi && b-a > hi-lo && !ip.isBusy(a, b) {
 			base := uint64(r.pblk) - uint64(lblk)
+			ip.fm.next = b
 			ip.mapMu.Unlock()
 			err := ip.zeroAndConvert(a, b, base)
 			r.state = runWritten

@@ -2,7 +2,9 @@ package ext2fs
 
 import (
 	"sync"
+	"time"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/buffer"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -23,17 +25,61 @@ func (fs *FS) startLazyInit() {
 	fs.lazy.done.Add(1)
 	go func() {
 		defer fs.lazy.done.Done()
-		for no := range fs.groups {
-			select {
-			case <-fs.lazy.stop:
-				return
-			default:
-			}
-			if fs.writable() != nil || fs.initItable(no) != nil {
-				return
-			}
-		}
+		fs.lazyInit()
 	}()
+}
+
+const (
+	lazyStart = 5 * time.Second  // after the mount, if the work is spread out
+	lazyPause = 10 * time.Second // between two groups, at most
+)
+
+// lazyInit zeroes one table after the other. After each it rests for
+// InitItableWait times as long as that took.
+func (fs *FS) lazyInit() {
+	rest := func(d time.Duration) (stopped bool) {
+		select {
+		case <-fs.lazy.stop:
+			return true
+		case <-time.After(d):
+			return false
+		}
+	}
+	wait := time.Duration(fs.opts.InitItableWait)
+	if wait > 0 && rest(lazyStart) {
+		return
+	}
+	desc := blockdev.AlignedBuf(fs.blockSize, fs.blockSize)
+	for no := range fs.groups {
+		if fs.itableZeroed(no, desc) {
+			continue
+		}
+		start := time.Now()
+		if fs.writable() != nil || fs.initItable(no) != nil {
+			return
+		}
+		if rest(min(wait*time.Since(start), lazyPause)) {
+			return
+		}
+	}
+}
+
+// itableZeroed tells whether there is nothing to do in group no, as far as its
+// descriptor on the device says: groups that nobody has used need not be loaded,
+// of which there may be many. desc is where their descriptors are read to, block
+// by block in the order of the groups.
+func (fs *FS) itableZeroed(no ondisk.Group, desc []byte) bool {
+	chunk, in := uint32(no)/fs.descPerBlock, int(uint32(no)%fs.descPerBlock)
+	if fs.group.chunks[chunk].Load() != nil {
+		return false // it may have changed: initItable looks
+	}
+	if in == 0 {
+		if fs.readBlock(fs.descBlock(chunk), desc) != nil {
+			clear(desc)
+		}
+	}
+	d := ondisk.Desc(desc[in*fs.descSize:][:fs.descSize])
+	return d.HasFlag(ondisk.BGInodeZeroed)
 }
 
 // stopLazyInit stops it and waits.

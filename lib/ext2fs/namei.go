@@ -422,6 +422,9 @@ func (fs *FS) Link(ip, dp *Inode, name string) error {
 	} else if !errors.Is(err, syscall.ENOENT) {
 		return opErr("link", name, err)
 	}
+	if err := dp.sameProject(ip); err != nil {
+		return opErr("link", name, err)
+	}
 	return opErr("link", name, fs.retry(func() error {
 		h, err := fs.start(creditsLink + creditsOrphan + fs.dirAddCredits(dp))
 		if err != nil {

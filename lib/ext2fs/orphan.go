@@ -67,6 +67,14 @@ func (fs *FS) isOrphan(ino ondisk.Ino) bool {
 	return fs.orphan.by[ino] != nil
 }
 
+// Orphans returns how many inodes have no name and are not freed, or are being
+// truncated.
+func (fs *FS) Orphans() int {
+	fs.orphanMu.Lock()
+	defer fs.orphanMu.Unlock()
+	return len(fs.orphan.by)
+}
+
 // orphanAdd makes ip an orphan in h's transaction, unless it is one. At most
 // creditsOrphan blocks change.
 func (fs *FS) orphanAdd(h *jbd2.Handle, ip *Inode) error {

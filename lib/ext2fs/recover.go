@@ -107,14 +107,14 @@ func (fs *FS) journalConfig(s *ondisk.Super) (jbd2.Config, error) {
 		return cfg, nil
 	}
 	if fs.opts.Journal == nil {
-		return cfg, fmt.Errorf("it is on another device, with UUID %x: %w", s.JournalUUID, syscall.EINVAL)
+		return cfg, &JournalDevError{UUID: s.JournalUUID, Dev: s.JournalDev.Get()}
 	}
 	d, err := jbd2.OpenDevice(fs.opts.Journal)
 	if err != nil {
 		return cfg, err
 	}
 	if d.UUID != s.JournalUUID {
-		return cfg, fmt.Errorf("the device has UUID %x, not %x: %w", d.UUID, s.JournalUUID, syscall.EINVAL)
+		return cfg, fmt.Errorf("the device has UUID %s, not %s: %w", uuidString(d.UUID), uuidString(s.JournalUUID), syscall.EINVAL)
 	}
 	if d.BlockSize != fs.blockSize {
 		return cfg, fmt.Errorf("the device has blocks of %d bytes, not %d: %w", d.BlockSize, fs.blockSize, syscall.EINVAL)

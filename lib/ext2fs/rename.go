@@ -218,8 +218,11 @@ func (r *rename) checkLocked() error {
 			return syscall.EPERM
 		}
 	}
+	if err := r.ndp.sameProject(r.oip); err != nil {
+		return err
+	}
 	if r.flags&RenameExchange != 0 {
-		return nil
+		return r.odp.sameProject(r.nip)
 	}
 	if r.nip != nil {
 		if err := r.fs.removable(r.nip, r.nip.isDir()); err != nil {

@@ -76,10 +76,9 @@ func (ip *Inode) rsvSearch(lblk uint64) int {
 	return len(rsv)
 }
 
-// rsvTake hands out up to n reserved blocks from lblk on, of which need are asked
-// for, for direct I/O or not: 0 if none are reserved there. mapMu is held
-// exclusively.
-func (ip *Inode) rsvTake(lblk ondisk.Lblk, n, need uint32, direct bool) (ondisk.Fsblk, uint32) {
+// rsvTake hands out up to n reserved blocks from lblk on, for direct I/O or not:
+// 0 if none are reserved there. mapMu is held exclusively.
+func (ip *Inode) rsvTake(lblk ondisk.Lblk, n uint32, direct bool) (ondisk.Fsblk, uint32) {
 	m := &ip.fm
 	i := ip.rsvSearch(uint64(lblk))
 	if i == len(m.rsv) || m.rsv[i].lblk > lblk {
@@ -88,7 +87,6 @@ func (ip *Inode) rsvTake(lblk ondisk.Lblk, n, need uint32, direct bool) (ondisk.
 	r := m.rsv[i]
 	in := uint32(lblk - r.lblk)
 	n = min(n, r.n-in)
-	direct = direct && n <= need // what goes with it the kernel may use as it likes
 	m.next = uint64(lblk) + uint64(n)
 	pblk := r.pblk + ondisk.Fsblk(in)
 	if r.out {

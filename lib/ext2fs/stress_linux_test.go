@@ -163,8 +163,8 @@ func TestStress(t *testing.T) {
 // TestCrash records the writes of the same load, and recovers crash states.
 func TestCrash(t *testing.T) {
 	states := testfs.CrashStates(120)
-	ours := testfs.Recovery{Name: "ours", Run: func(image string) error {
-		d, err := blockdev.Open(image, blockdev.Options{Direct: blockdev.DirectOff})
+	ours := testfs.Recovery{Name: "ours", Run: func(img *testfs.Image) error {
+		d, err := blockdev.Open(img.Path, blockdev.Options{Direct: blockdev.DirectOff})
 		if err != nil {
 			return err
 		}

@@ -9,13 +9,17 @@ import (
 	"github.com/e2kit/e2kit/lib/jbd2"
 )
 
-// truncateTo sets the size to size and frees the blocks beyond, those that were
-// allocated beyond the size too; mtime and ctime become now. If that takes more
-// than one transaction the inode is on the orphan list meanwhile, so that the
-// next mount goes on after a crash. Bytes after the size read as zeros if the
-// file grows again. It fails with EFBIG. mu is held exclusively, no handle is
-// open.
-func (ip *Inode) truncateTo(size int64) error {
+// truncateTo is resize with nothing else to change.
+func (ip *Inode) truncateTo(size int64) error { return ip.resize(size, nil) }
+
+// resize sets the size to size and frees the blocks beyond, those that were
+// allocated beyond the size too; mtime and ctime become now. The transaction
+// that sets the size makes all that set asks for, unless that is nil. If freeing
+// takes more than one transaction the inode is on the orphan list meanwhile, so
+// that the next mount goes on after a crash. Bytes after the size read as zeros
+// if the file grows again. It fails with EFBIG. mu is held exclusively, no
+// handle is open.
+func (ip *Inode) resize(size int64, set *SetAttr) error {
 	fs := ip.fs
 	if size < 0 {
 		return syscall.EINVAL
@@ -24,7 +28,7 @@ func (ip *Inode) truncateTo(size int64) error {
 		return err
 	}
 	if fs.hasInlineData {
-		if done, err := ip.inlineTruncate(size); done || err != nil {
+		if done, err := ip.inlineTruncate(size, set); done || err != nil {
 			return err
 		}
 	}
@@ -33,28 +37,33 @@ func (ip *Inode) truncateTo(size int64) error {
 	ip.mapMu.RUnlock()
 	switch {
 	case none && size == old:
-		return nil
+		if set == nil {
+			return nil
+		}
+		h, err := ip.startResize(creditsInode, set)
+		if err != nil {
+			return err
+		}
+		return h.Stop()
 	case none:
 		return syscall.EINVAL
 	case size > most:
 		return syscall.EFBIG
 	case size > old:
-		return ip.extend(old, size)
+		return ip.extend(old, size, set)
 	}
 	tail, err := ip.copyTail(size, old)
 	if err != nil {
 		return err
 	}
-	h, err := fs.start(creditsRemove + 2*creditsOrphan + creditsData)
+	h, err := ip.startResize(creditsRemove+2*creditsOrphan+creditsData, set)
 	if err != nil {
 		tail.drop(ip)
 		return err
 	}
 	ip.mapMu.Lock()
 	ip.raw.SetSize(size)
-	now := fs.now()
-	ip.raw.SetMtime(now)
-	ip.raw.SetCtime(now)
+	ip.resized(set)
 	lo := fs.blocksOf(size)
 	ip.rsvDrop(lo, 1<<32)
 	err = tail.put(ip, h)
@@ -76,6 +85,36 @@ func (ip *Inode) truncateTo(size int64) error {
 		err = fs.orphanDel(h, ip)
 	}
 	return stop(h, err)
+}
+
+// startResize starts the handle that sets the size, and makes the other changes
+// of set in it: they may fail for want of space, so they come first.
+func (ip *Inode) startResize(credits int, set *SetAttr) (*jbd2.Handle, error) {
+	if set == nil {
+		return ip.fs.start(credits)
+	}
+	h, err := ip.fs.start(credits + creditsInode + ip.xattrCredits(0))
+	if err != nil {
+		return nil, err
+	}
+	if err := ip.setattr(h, set); err != nil {
+		return nil, stop(h, err)
+	}
+	return h, nil
+}
+
+// resized sets the times of a change of size. mapMu is held exclusively.
+func (ip *Inode) resized(set *SetAttr) {
+	now := ip.fs.now()
+	mtime, ctime := now, now
+	if set != nil && set.Valid&SetMtime != 0 {
+		mtime = set.Mtime
+	}
+	if set != nil && set.Valid&SetCtime != 0 {
+		ctime = set.Ctime
+	}
+	ip.raw.SetMtime(mtime)
+	ip.raw.SetCtime(ctime)
 }
 
 // named says whether the inode has a name; if not, it is an orphan anyway.
@@ -106,21 +145,19 @@ func (ip *Inode) removeMore(h *jbd2.Handle, lo, next uint64) error {
 	return nil
 }
 
-// extend raises the size from old to size.
-func (ip *Inode) extend(old, size int64) error {
+// extend raises the size from old to size, as resize does.
+func (ip *Inode) extend(old, size int64, set *SetAttr) error {
 	fs := ip.fs
 	// What lies behind the size in its block may be anything.
 	if err := ip.zeroPart(old, min(size, int64(fs.blocksOf(old)<<fs.blockBits))-old); err != nil {
 		return err
 	}
-	h, err := fs.start(creditsInode + creditsSuper)
+	h, err := ip.startResize(creditsInode+creditsSuper, set)
 	if err != nil {
 		return err
 	}
 	ip.mapMu.Lock()
-	now := fs.now()
-	ip.raw.SetMtime(now)
-	ip.raw.SetCtime(now)
+	ip.resized(set)
 	err = ip.grow(h, size)
 	if e := ip.storeData(h); err == nil {
 		err = e

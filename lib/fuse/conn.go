@@ -83,7 +83,8 @@ type Conn struct {
 	// idle is the number of workers that wait for a request.
 	idle    atomic.Int32
 	active  atomic.Int32 // workers that are not parked
-	growing atomic.Bool  // the grower is awake
+	lone    loner
+	growing atomic.Bool // the grower is awake
 	grow    chan struct{}
 	wake    chan struct{} // to a parked worker
 	ended   chan struct{} // closed when the kernel sends no more
@@ -222,6 +223,12 @@ func (c *Conn) fail(err error) {
 	}
 }
 
+// Stop makes Serve end, with err, though the file system is still mounted: what
+// has been read is served, Destroy is called, and nothing is read any more. Who
+// uses the mount gets ENOTCONN once the descriptors are closed, as by the end of
+// the process.
+func (c *Conn) Stop(err error) { c.fail(err) }
+
 // serve handles one message, and tells whether the worker is to go on.
 func (c *Conn) serve(w *worker, r *Request, n int) bool {
 	if !r.parse(n) {
@@ -256,15 +263,19 @@ func (c *Conn) serve(w *worker, r *Request, n int) bool {
 // serveDestroy runs Destroy when all that was read before has been served.
 func (c *Conn) serveDestroy(w *worker, r *Request) {
 	// A worker may have returned from its read without having said so. Nobody
-	// can see that; the pause makes it unlikely, and destroyed makes it
-	// harmless, since only answers that no caller waits for can be in question.
-	for quiet := 0; quiet < 3; {
-		if c.othersBusy(w) || c.deferred.Load() != 0 {
+	// can see that; a pause makes it unlikely, the longer the later this thread
+	// itself gets to run, and destroyed makes it harmless, since only answers
+	// that no caller waits for can be in question.
+	const pause = 200 * time.Microsecond
+	quiet, late := time.Duration(0), time.Duration(0)
+	for quiet <= 3*pause+8*late {
+		before := time.Now()
+		time.Sleep(pause)
+		took := time.Since(before)
+		late = max(late, took-2*pause)
+		if quiet += took; c.othersBusy(w) || c.deferred.Load() != 0 {
 			quiet = 0
-		} else {
-			quiet++
 		}
-		time.Sleep(200 * time.Microsecond)
 	}
 	c.destroy(w)
 	r.ReplyErr(0)

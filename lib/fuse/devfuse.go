@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// devIocClone is FUSE_DEV_IOC_CLONE: the descriptor it is issued on joins the
+// IocClone is FUSE_DEV_IOC_CLONE: the descriptor it is issued on joins the
 // connection of the one that its argument names.
-const devIocClone = 0x8004e500
+const IocClone = 0x8004e500
 
 // devFuse is the transport over /dev/fuse: one message per read and per write.
 // Each channel has a descriptor of its own, since the kernel keeps the requests
@@ -31,12 +31,21 @@ func Clone(fd int) (int, error) {
 	if err != nil {
 		return -1, os.NewSyscallError("open /dev/fuse", err)
 	}
-	arg := uint32(fd)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c), devIocClone, uintptr(unsafe.Pointer(&arg))); errno != 0 {
+	if err := CloneOnto(c, fd); err != nil {
 		unix.Close(c)
-		return -1, os.NewSyscallError("clone /dev/fuse", errno)
+		return -1, err
 	}
 	return c, nil
+}
+
+// CloneOnto makes c, an open /dev/fuse that is part of no connection, a further
+// descriptor of the mounted connection of fd: one ioctl, [IocClone].
+func CloneOnto(c, fd int) error {
+	arg := uint32(fd)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c), IocClone, uintptr(unsafe.Pointer(&arg))); errno != 0 {
+		return os.NewSyscallError("clone /dev/fuse", errno)
+	}
+	return nil
 }
 
 // newDevFuse makes a channel of fd, which must be mounted, and of each of its

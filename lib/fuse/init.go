@@ -24,13 +24,23 @@ type Negotiated struct {
 // MaxPagesLimit returns fs.fuse.max_pages_limit: the largest request, in pages,
 // that the kernel will send. It was 256 before it was configurable.
 func MaxPagesLimit() int {
-	b, err := os.ReadFile("/proc/sys/fs/fuse/max_pages_limit")
+	b, err := os.ReadFile(MaxPagesPath)
 	if err != nil {
-		return 256
+		return defaultMaxPages
 	}
+	return ParseMaxPages(b)
+}
+
+// MaxPagesPath is the file of fs.fuse.max_pages_limit.
+const MaxPagesPath = "/proc/sys/fs/fuse/max_pages_limit"
+
+const defaultMaxPages = 256
+
+// ParseMaxPages is MaxPagesLimit for what MaxPagesPath has in it.
+func ParseMaxPages(b []byte) int {
 	n, err := strconv.Atoi(strings.TrimSpace(string(b)))
 	if err != nil || n < 1 || n > 65535 {
-		return 256
+		return defaultMaxPages
 	}
 	return n
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -116,6 +117,16 @@ func (m *Mount) Tune(readahead, dirtyRatio int) error {
 	if at < 0 {
 		at, path = unix.AT_FDCWD, m.Dir
 	}
+	return tune(at, path, m.opts.BlockDevice != "", readahead, dirtyRatio)
+}
+
+// Tune is [Mount.Tune] for the mount that has the descriptor mnt; block says
+// that it is one of a block device.
+func Tune(mnt int, block bool, readahead, dirtyRatio int) error {
+	return tune(mnt, "", block, readahead, dirtyRatio)
+}
+
+func tune(at int, path string, block bool, readahead, dirtyRatio int) error {
 	var st unix.Statx_t
 	// Without sync: asking the server would wait for one that does not serve yet.
 	err := unix.Statx(at, path, unix.AT_EMPTY_PATH|unix.AT_STATX_DONT_SYNC|unix.AT_NO_AUTOMOUNT, 0, &st)
@@ -123,7 +134,7 @@ func (m *Mount) Tune(readahead, dirtyRatio int) error {
 		return fmt.Errorf("statx: %w", err)
 	}
 	bdi := fmt.Sprintf("/sys/class/bdi/%d:%d", st.Dev_major, st.Dev_minor)
-	if m.opts.BlockDevice != "" {
+	if block {
 		bdi += "-fuseblk"
 	}
 	set := func(name string, n int) {
@@ -171,15 +182,28 @@ func (m *Mount) direct() (err error) {
 
 // create makes the mount with the open m.fd, not attached yet.
 func (m *Mount) create(typ, source string) error {
-	fsfd, err := unix.Fsopen(typ, unix.FSOPEN_CLOEXEC)
+	mnt, err := Fsmount(typ, m.params(source), m.opts.Flags)
 	if errors.Is(err, unix.ENOSYS) {
 		return m.oldMount(typ, source)
 	}
 	if err != nil {
 		return err
 	}
+	m.mnt = mnt
+	return nil
+}
+
+// Fsmount makes a mount that is in no tree, of the type "fuse" or "fuseblk", and
+// returns its descriptor. params are those of the superblock, "key=value" or
+// "key", "fd=" with an open /dev/fuse among them; those that flags, MS_*, stand
+// for need not be. It fails with ENOSYS before Linux 5.2.
+func Fsmount(typ string, params []string, flags uintptr) (int, error) {
+	fsfd, err := unix.Fsopen(typ, unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, err
+	}
 	defer unix.Close(fsfd)
-	for _, p := range m.params(source) {
+	for _, p := range slices.Concat(params, superFlags(flags)) {
 		key, val, hasVal := strings.Cut(p, "=")
 		if hasVal {
 			err = unix.FsconfigSetString(fsfd, key, val)
@@ -187,17 +211,34 @@ func (m *Mount) create(typ, source string) error {
 			err = unix.FsconfigSetFlag(fsfd, key)
 		}
 		if err != nil {
-			return fsError(fsfd, "option "+p, err)
+			return -1, fsError(fsfd, "option "+p, err)
 		}
 	}
 	if err = unix.FsconfigCreate(fsfd); err != nil {
-		return fsError(fsfd, "create", err)
+		return -1, fsError(fsfd, "create", err)
 	}
-	m.mnt, err = unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, mountAttrs(m.opts.Flags))
+	mnt, err := unix.Fsmount(fsfd, unix.FSMOUNT_CLOEXEC, mountAttrs(flags))
 	if err != nil {
-		return fsError(fsfd, "fsmount", err)
+		return -1, fsError(fsfd, "fsmount", err)
 	}
-	return nil
+	return mnt, nil
+}
+
+// superFlags returns the parameters of the superblock that flags stand for.
+func superFlags(flags uintptr) []string {
+	var p []string
+	for _, f := range []struct {
+		flag uintptr
+		name string
+	}{
+		{unix.MS_RDONLY, "ro"}, {unix.MS_SYNCHRONOUS, "sync"},
+		{unix.MS_DIRSYNC, "dirsync"}, {unix.MS_LAZYTIME, "lazytime"},
+	} {
+		if flags&f.flag != 0 {
+			p = append(p, f.name)
+		}
+	}
+	return p
 }
 
 // params returns the parameters of the superblock.
@@ -213,34 +254,14 @@ func (m *Mount) params(source string) []string {
 	if o.Subtype != "" {
 		p = append(p, "subtype="+o.Subtype)
 	}
-	if o.AllowOther {
-		p = append(p, "allow_other")
+	if o.BlockDevice == "" {
+		return append(p, o.Kernel()...)
 	}
-	if o.DefaultPermissions {
-		p = append(p, "default_permissions")
+	size := o.BlkSize
+	if size == 0 {
+		size = 4096
 	}
-	if o.MaxRead > 0 {
-		p = append(p, "max_read="+strconv.Itoa(o.MaxRead))
-	}
-	if o.BlockDevice != "" {
-		size := o.BlkSize
-		if size == 0 {
-			size = 4096
-		}
-		p = append(p, "blksize="+strconv.Itoa(size))
-	}
-	for _, f := range []struct {
-		flag uintptr
-		name string
-	}{
-		{unix.MS_RDONLY, "ro"}, {unix.MS_SYNCHRONOUS, "sync"},
-		{unix.MS_DIRSYNC, "dirsync"}, {unix.MS_LAZYTIME, "lazytime"},
-	} {
-		if o.Flags&f.flag != 0 {
-			p = append(p, f.name)
-		}
-	}
-	return p
+	return append(append(p, o.Kernel()...), "blksize="+strconv.Itoa(size))
 }
 
 // mountAttrs returns the MOUNT_ATTR_ flags that MS_ flags stand for.
@@ -289,11 +310,9 @@ func fsError(fsfd int, what string, err error) error {
 func (m *Mount) oldMount(typ, source string) error {
 	var data []string
 	for _, p := range m.params(source) {
-		key, _, hasVal := strings.Cut(p, "=")
-		if key == "source" || key == "subtype" || !hasVal && mountFlags[key].flag != 0 {
-			continue
+		if key, _, _ := strings.Cut(p, "="); key != "source" && key != "subtype" {
+			data = append(data, p)
 		}
-		data = append(data, p)
 	}
 	if m.opts.Subtype != "" {
 		typ += "." + m.opts.Subtype

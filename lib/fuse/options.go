@@ -32,6 +32,7 @@ type MountOptions struct {
 	MaxRead            int  // bytes in a READ; 0 is no limit but MaxPages'
 	AutoUnmount        bool // with fusermount, and AllowOther: unmount when the server dies
 	RootMode           uint32
+	RootNodeID         int // of the root, 0 being 1; only some kernels know it
 }
 
 // Flags by their names in options; those with a false value are cleared.
@@ -89,6 +90,9 @@ func (o *MountOptions) Set(opt string) (known bool, err error) {
 	case "max_read":
 		o.MaxRead, err = number(4096, 1<<30)
 		return true, err
+	case "root_nodeid":
+		o.RootNodeID, err = number(1, 1<<30)
+		return true, err
 	case "blksize":
 		o.BlkSize, err = number(512, 65536)
 		return true, err
@@ -99,6 +103,25 @@ func (o *MountOptions) Set(opt string) (known bool, err error) {
 		return true, fmt.Errorf("mount option %s takes no value", key)
 	}
 	return true, nil
+}
+
+// Kernel returns the options that the kernel's driver is to see, apart from those
+// that Flags stands for and those that say who mounts what.
+func (o *MountOptions) Kernel() []string {
+	var p []string
+	if o.AllowOther {
+		p = append(p, "allow_other")
+	}
+	if o.DefaultPermissions {
+		p = append(p, "default_permissions")
+	}
+	if o.MaxRead > 0 {
+		p = append(p, "max_read="+strconv.Itoa(o.MaxRead))
+	}
+	if o.RootNodeID != 0 {
+		p = append(p, "root_nodeid="+strconv.Itoa(o.RootNodeID))
+	}
+	return p
 }
 
 // names returns the options that flags stands for.

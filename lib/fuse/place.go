@@ -3,6 +3,7 @@
 package fuse
 
 import (
+	"math"
 	"slices"
 	"time"
 
@@ -34,6 +35,7 @@ type placer struct {
 	pause  int // windows between trials, grows
 	slower int // windows in a row that were much slower than bestQ
 
+	bad    int // samples of a trial that speak against it
 	n      int
 	sample [placeWindow]time.Duration // between requests
 }
@@ -42,10 +44,11 @@ const (
 	free    = -1
 	noTrial = -2
 
-	placeAlone  = 256 // requests that a worker is alone before it is placed
-	placeWindow = 32  // requests that a place is judged by
-	placeMost   = 32  // CPUs that are tried, at most
-	pauseFirst  = 16  // windows
+	placeAlone  = 32 // requests that a worker is alone before it is placed
+	placeWindow = 32 // requests that a place is judged by
+	placeMost   = 32 // CPUs that are tried, at most
+	placeBad    = 3  // slow ones among them that end a trial, if they are most
+	pauseFirst  = 16 // windows
 	pauseMost   = 2048
 	placeSlow   = 4 // windows in a row after which slower requests are believed
 )
@@ -70,11 +73,14 @@ func (p *placer) init() {
 // of turnaround: the scheduler places it.
 func (p *placer) leave() {
 	if p.alone == placeAlone {
-		p.n, p.trial = 0, noTrial
+		p.n, p.bad, p.trial = 0, 0, noTrial
 		p.move(free)
 	}
 	p.alone = 0
 }
+
+// doubt is called when the client is another one: it may run elsewhere.
+func (p *placer) doubt() { p.rest = min(p.rest, placeSlow) }
 
 // step is called with each request, and how long after the last one it came,
 // while the worker is alone.
@@ -90,22 +96,28 @@ func (p *placer) step(after time.Duration) {
 	}
 	p.sample[p.n] = after
 	if p.n++; p.n < placeWindow {
+		if p.trial >= 0 && after > 2*p.bestQ {
+			// On a CPU that others use each request may wait for long: a few show it.
+			if p.bad++; p.bad >= placeBad && 2*p.bad > p.n {
+				p.tried(math.MaxInt64)
+			}
+		}
 		return
 	}
-	p.n = 0
 	slices.Sort(p.sample[:])
 	q := p.sample[placeWindow/4] // pauses of the client and long requests are above
 	if p.trial != noTrial {
 		p.tried(q)
 		return
 	}
+	p.n = 0
 	p.slower++
 	if q < 2*p.bestQ {
 		p.slower = 0
 		p.bestQ = (7*p.bestQ + q) / 8
 	}
 	if p.slower == placeSlow {
-		p.rest = min(p.rest, pauseFirst)
+		p.rest = 1
 	}
 	if p.rest--; p.rest <= 0 {
 		p.trial = free
@@ -115,6 +127,7 @@ func (p *placer) step(after time.Duration) {
 
 // tried notes the outcome of a trial, and goes on to the next, or to the best.
 func (p *placer) tried(q time.Duration) {
+	p.n, p.bad = 0, 0
 	was := p.best
 	if p.trial == free {
 		p.best, p.bestQ = free, q

@@ -87,6 +87,32 @@ func TestPlace(t *testing.T) {
 			}
 		})
 	})
+	t.Run("busy CPU", func(t *testing.T) {
+		placed(t, func(p *placer) {
+			slow := 0
+			feed(p, trials(p), func(at int) time.Duration {
+				if at == 0 {
+					slow++
+					return 5 * time.Millisecond
+				}
+				return 40 * time.Microsecond
+			})
+			if slow == 0 || slow > 2*placeBad {
+				t.Errorf("%d requests on a CPU where each takes long", slow)
+			}
+		})
+	})
+	t.Run("another client", func(t *testing.T) {
+		placed(t, func(p *placer) {
+			feed(p, trials(p), func(int) time.Duration { return 40 * time.Microsecond })
+			p.rest = pauseMost // as it is after long
+			p.doubt()
+			feed(p, (placeSlow+len(p.cpus)+1)*placeWindow, client(1))
+			if p.at != 1 {
+				t.Errorf("is at %d, another client on CPU 1", p.at)
+			}
+		})
+	})
 	t.Run("no better place", func(t *testing.T) {
 		placed(t, func(p *placer) {
 			feed(p, trials(p), func(int) time.Duration { return 40 * time.Microsecond })
@@ -115,4 +141,36 @@ func TestPlace(t *testing.T) {
 			}
 		})
 	})
+}
+
+func TestLoner(t *testing.T) {
+	var l loner
+	many := func(n int, pid func(i int) uint32, bulk bool) bool {
+		for i := range n {
+			l.saw(pid(i), bulk)
+		}
+		return l.is()
+	}
+	one := func(int) uint32 { return 7 }
+	if many(loneScore, one, false) || !many(loneScore, one, false) {
+		t.Error("a thread is not alone after as many requests")
+	}
+	if !many(1000, func(i int) uint32 { return uint32(min(i%10, 1) * 7) }, false) {
+		t.Error("a write of the kernel's among ten requests hides a lone client")
+	}
+	if many(2000, func(i int) uint32 { return uint32(7 + i%2) }, false) {
+		t.Error("two clients are one")
+	}
+	many(2000, one, false)
+	if many(loneMost, one, true) {
+		t.Error("a stream is served alone")
+	}
+	many(2000, one, false)
+	if many(loneMost, func(int) uint32 { return 0 }, false) {
+		t.Error("requests of the kernel are a client")
+	}
+	many(2000, one, false)
+	if l.not(); l.is() || many(loneScore, one, false) {
+		t.Error("requests at a time are forgotten at once")
+	}
 }

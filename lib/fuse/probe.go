@@ -59,7 +59,7 @@ type Probe struct {
 
 	// What a kernel may have, for speed.
 	Iomap        Finding `json:"iomap"`
-	IomapProfile string  `json:"iomap_profile"` // "may26", "v7", or "" without iomap
+	IomapProfile string  `json:"iomap_profile"` // "may26", "unknown" before a file is used, or "" without iomap
 	IOUring      Finding `json:"io_uring"`
 	ZeroCopy     Finding `json:"zero_copy"`
 	Passthrough  Finding `json:"passthrough"`
@@ -244,7 +244,8 @@ func (s *probeSys) iomap(p *Probe, offer *Offer) {
 	// Only one of the two forms of the patches stripes.
 	p.IomapProfile = "may26"
 	if s.ioctl(fd, devIocStripe, make([]byte, 16)) == unix.ENOTTY {
-		p.IomapProfile = "v7"
+		// Neither v7 nor all kernels with the numbers of may26 have it.
+		p.IomapProfile = "unknown"
 	}
 	flags := *(*uint64)(unsafe.Pointer(&arg[0]))
 	switch {

@@ -79,7 +79,7 @@ func TestProbeIomap(t *testing.T) {
 		{"stock 7.3", &Offer{7, 46, all}, nil, No, "", Yes},
 		{"stock 7.3 without io_uring", &Offer{7, 46, Iomap}, nil, No, "", No},
 		{"of May", &Offer{7, 99, all}, supports(3, true), Yes, "may26", No},
-		{"v7", &Offer{7, 99, all}, supports(1, false), Yes, "v7", No},
+		{"v7", &Offer{7, 99, all}, supports(1, false), Yes, "unknown", No},
 		{"not allowed", &Offer{7, 99, OverIOUring}, supports(0, true), No, "may26", No},
 		{"ioctl says yes, minor no", &Offer{7, 46, all}, supports(1, true), No, "may26", Yes},
 		{"no INIT", nil, supports(1, true), Yes, "may26", No},

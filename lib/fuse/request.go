@@ -288,15 +288,20 @@ func (r *Request) parse(n int) bool {
 	return true
 }
 
+// forgets tells whether the message, of n bytes, is no request of a client.
+func (r *Request) forgets(n int) bool {
+	if n < inHeaderSize {
+		return true
+	}
+	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
+	return r.Op() == OpForget || r.Op() == OpBatchForget || r.Op() == OpInterrupt
+}
+
 // bulk tells whether the message, of n bytes, carries or asks for so much data
 // that to copy it takes longer than to wake somebody.
 func (r *Request) bulk(n int) bool {
 	const most = 32 << 10
-	if n >= most {
-		return true
-	}
-	h := (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
-	return h.Opcode == OpRead && n >= inHeaderSize+readInSize &&
+	return n >= most || r.Op() == OpRead && n >= inHeaderSize+readInSize &&
 		(*ReadIn)(unsafe.Pointer(&r.buf[inOffset+inHeaderSize])).Size >= most
 }
 

@@ -48,9 +48,11 @@ func (c *Conn) work(w *worker) {
 	c.active.Add(1)
 	defer c.active.Add(-1)
 	streak := 0 // receipts in a row without a wait, or if negative with one
+	clean := 0  // requests since the last FORGET
+	bulk := 0   // large requests in a row
 	got := time.Now()
 	for {
-		if streak <= -calm && c.idle.Load() > 0 {
+		if (streak <= -calm || c.lone.is()) && c.idle.Load() > 0 {
 			place.leave()
 			if w.extra || !c.park() {
 				return
@@ -71,24 +73,36 @@ func (c *Conn) work(w *worker) {
 			return
 		}
 		w.busy.Store(true)
-		switch {
-		case waited:
-			streak = min(streak, 0) - 1
-		default:
-			streak = max(streak, 0) + 1
-		}
-		if c.active.Load() > 1 || r.bulk(n) {
-			place.leave()
+		if r.forgets(n) {
+			clean = 0
 		} else {
-			place.step(now.Sub(got))
+			clean++
+			if bulk++; !r.bulk(n) {
+				bulk = 0
+			}
+			if c.lone.saw(r.PID(), bulk >= stream) {
+				place.doubt()
+			}
+			if waited {
+				streak = min(streak, 0) - 1
+			} else {
+				streak = max(streak, 0) + 1
+			}
+			if c.lone.is() && c.active.Load() == 1 {
+				place.step(now.Sub(got))
+			} else {
+				place.leave()
+			}
+			got = now
 		}
-		got = now
 		if idle == 0 {
 			if streak >= press {
 				// A client that runs on our CPU has its next request ready
-				// whenever we look: what counts is whether there are more.
+				// whenever we look: what counts is whether there are more. What
+				// it has to say of inodes it forgets is not worth a worker.
 				streak = 0
-				if c.tr.pending() {
+				if (clean > tidy || !c.lone.is()) && c.tr.pending() {
+					c.lone.not()
 					c.unpark()
 				}
 			}
@@ -156,14 +170,55 @@ func (c *Conn) serveDeferred(w *worker, r *Request, n int) {
 
 // The kernel wakes waiting workers in turn, so with more of them than the load
 // needs each request meets a cold thread, or wakes a sleeping CPU. So a worker
-// that found others waiting, and had to wait itself, calm times in a row, parks.
-// One that found press requests in a row ready for it, and nobody else waiting,
-// gets a parked one back if there are more.
+// parks that found others waiting, and had to wait itself, calm times in a row, or
+// if there is one client only. One that found press requests in a row ready for
+// it, and nobody else waiting, gets a parked one back if there are more.
 const (
 	calm   = 64
 	press  = 4
+	tidy   = 64
+	stream = 4
 	atOnce = 2 * time.Microsecond // a receipt without sleep takes less
 )
+
+// loner tells whether requests come from one thread, which waits for each, as
+// far as can be seen. Requests of the kernel itself count against it, but a few
+// among many do not matter: what a client has written comes so.
+type loner struct {
+	pid   atomic.Uint32 // of the last client
+	score atomic.Int32  // up by each request of the same
+}
+
+const (
+	loneScore = 64
+	loneMost  = 2 * loneScore
+	loneLeast = -loneScore
+)
+
+// saw counts a request of the thread pid, 0 if not known, and tells whether that
+// is another one than before. Two workers that count at the same time may lose one.
+func (l *loner) saw(pid uint32, bulk bool) (other bool) {
+	s := l.score.Load()
+	switch {
+	case bulk:
+		s -= 32
+	case pid == 0:
+		s -= 4
+	case pid == l.pid.Load():
+		s++
+	default:
+		l.pid.Store(pid)
+		s -= 32
+		other = true
+	}
+	l.score.Store(min(max(s, loneLeast), loneMost))
+	return other
+}
+
+func (l *loner) is() bool { return l.score.Load() >= loneScore }
+
+// not says that there were several requests at a time all the same.
+func (l *loner) not() { l.score.Store(loneLeast) }
 
 // park waits to be needed. It reports false at the end of the connection.
 func (c *Conn) park() bool {

@@ -34,7 +34,7 @@ func (s *Server) setattr(r *fuse.Request) {
 	}
 	defer ip.Put()
 	var set ext2fs.SetAttr
-	if s.iomap.abi == nil && in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
+	if !s.iomap.on && in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
 		// What the kernel makes of a chown to no one, which is for the owner.
 		set.Valid |= ext2fs.SetKillPriv
 		var a ext2fs.Attr
@@ -62,7 +62,7 @@ func (s *Server) setattr(r *fuse.Request) {
 	if in.Valid&fuse.FattrKillSuidgid != 0 {
 		set.Valid |= ext2fs.SetKillPriv
 	}
-	if s.iomap.abi != nil || in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
+	if s.iomap.on || in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
 		// The times that the kernel has kept of a file; or it knows the flags of
 		// the inode and has seen to what they forbid.
 		set.Valid |= ext2fs.SetFlush
@@ -131,7 +131,7 @@ func (s *Server) statx(r *fuse.Request) {
 		out.Stat.Mask |= btime
 		out.Stat.Btime = time(a.Crtime)
 	}
-	if s.iomap.abi != nil {
+	if s.iomap.on {
 		s.statxIO(&out.Stat, &a)
 	}
 	if s.cfg.UID != nil {

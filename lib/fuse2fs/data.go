@@ -29,7 +29,7 @@ func (s *Server) read(r *fuse.Request) {
 		s.fail(r, err)
 		return
 	}
-	if s.iomap.abi != nil && ip.KernelMapped() {
+	if s.iomap.on && ip.KernelMapped() {
 		// The kernel fills a block that lies in the inode; it keeps the times.
 		clear(buf[n:])
 		r.Reply(len(buf))
@@ -103,10 +103,12 @@ func (s *Server) write(r *fuse.Request) {
 	s.waits(r, len(data))
 	var n int
 	var err error
-	if privileged(r, in, ip) {
-		n, err = ip.WriteAtPrivileged(data, int64(in.Offset))
-	} else {
-		n, err = ip.WriteAt(data, int64(in.Offset))
+	for more := true; more; more = s.again(r, err) {
+		if privileged(r, in, ip) {
+			n, err = ip.WriteAtPrivileged(data, int64(in.Offset))
+		} else {
+			n, err = ip.WriteAt(data, int64(in.Offset))
+		}
 	}
 	if err == nil && in.WriteFlags&fuse.WriteCache == 0 && in.Flags&syscall.O_DSYNC != 0 {
 		// The kernel sends no FSYNC after a synchronous write of its own.
@@ -115,8 +117,9 @@ func (s *Server) write(r *fuse.Request) {
 	if err == nil && n < len(data) && in.WriteFlags&fuse.WriteCache != 0 {
 		err = syscall.EFBIG
 	}
-	if err != nil && (n == 0 || in.WriteFlags&fuse.WriteCache != 0) {
-		// Of what it writes back the kernel does not look at the size.
+	if err != nil && (n == 0 || in.WriteFlags&fuse.WriteCache != 0 || in.Flags&syscall.O_DIRECT != 0) {
+		// Of what it writes back the kernel does not look at the size, and of
+		// direct writes it makes EIO of a short one.
 		s.fail(r, err)
 		return
 	}
@@ -170,7 +173,7 @@ func (s *Server) fsync(r *fuse.Request) {
 	defer ip.Put()
 	s.waits(r, longIO)
 	err := ip.Fsync(in.FsyncFlags&fuse.FsyncFdatasync != 0)
-	if s.iomap.abi != nil {
+	if s.iomap.on {
 		if e := s.synced(ip, r.NodeID()); err == nil {
 			err = e
 		}
@@ -202,6 +205,9 @@ func (s *Server) fallocate(r *fuse.Request) {
 	}
 	off, n := int64(in.Offset), int64(in.Length)
 	err := ip.Fallocate(mode, off, n)
+	for s.again(r, err) {
+		err = ip.Fallocate(mode, off, n)
+	}
 	s.remapped(ip, r.NodeID(), off, n)
 	s.done(r, err)
 }

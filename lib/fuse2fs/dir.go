@@ -55,7 +55,7 @@ func (s *Server) readdirplus(r *fuse.Request) {
 	})
 	if err != nil { // nobody took the answer
 		for _, ino := range held {
-			s.release(toNode(ino), 1)
+			s.release(s.toNode(ino), 1)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/fuse"
 )
@@ -56,7 +57,7 @@ func (s *Server) batchForget(r *fuse.Request) {
 
 func (s *Server) release(node, n uint64) {
 	if node != probeNode && !s.frozen.keep(node, n) {
-		s.fs.Release(toIno(node), n)
+		s.fs.Release(s.toIno(node), n)
 	}
 }
 
@@ -72,7 +73,9 @@ func (s *Server) create(r *fuse.Request) {
 		return
 	}
 	defer dp.Put()
-	ip, err := s.fs.Create(dp, nm, uint16(in.Mode), 0, s.cred(r, in.Umask))
+	ip, err := s.make(r, func() (*ext2fs.Inode, error) {
+		return s.fs.Create(dp, nm, uint16(in.Mode), 0, s.cred(r, in.Umask))
+	})
 	if errors.Is(err, syscall.EEXIST) && in.Flags&syscall.O_EXCL == 0 {
 		// A race with another creator, or a name cached as absent.
 		ip, err = s.fs.Lookup(dp, nm)
@@ -98,7 +101,9 @@ func (s *Server) tmpfile(r *fuse.Request) {
 		return
 	}
 	defer dp.Put()
-	ip, err := s.fs.Tmpfile(dp, uint16(in.Mode)&^ondisk.ModeFmt, s.cred(r, in.Umask))
+	ip, err := s.make(r, func() (*ext2fs.Inode, error) {
+		return s.fs.Tmpfile(dp, uint16(in.Mode)&^ondisk.ModeFmt, s.cred(r, in.Umask))
+	})
 	if err != nil {
 		s.fail(r, err)
 		return
@@ -121,7 +126,9 @@ func (s *Server) mknod(r *fuse.Request) {
 		return
 	}
 	defer dp.Put()
-	ip, err := s.fs.Create(dp, nm, uint16(in.Mode), in.Rdev, s.cred(r, in.Umask))
+	ip, err := s.make(r, func() (*ext2fs.Inode, error) {
+		return s.fs.Create(dp, nm, uint16(in.Mode), in.Rdev, s.cred(r, in.Umask))
+	})
 	s.entry(r, ip, err)
 }
 
@@ -137,7 +144,9 @@ func (s *Server) mkdir(r *fuse.Request) {
 		return
 	}
 	defer dp.Put()
-	ip, err := s.fs.Mkdir(dp, nm, uint16(in.Mode), s.cred(r, in.Umask))
+	ip, err := s.make(r, func() (*ext2fs.Inode, error) {
+		return s.fs.Mkdir(dp, nm, uint16(in.Mode), s.cred(r, in.Umask))
+	})
 	s.entry(r, ip, err)
 }
 
@@ -153,7 +162,9 @@ func (s *Server) symlink(r *fuse.Request) {
 		return
 	}
 	defer dp.Put()
-	ip, err := s.fs.Symlink(dp, nm, string(target), s.cred(r, 0))
+	ip, err := s.make(r, func() (*ext2fs.Inode, error) {
+		return s.fs.Symlink(dp, nm, string(target), s.cred(r, 0))
+	})
 	s.entry(r, ip, err)
 }
 
@@ -196,11 +207,13 @@ func (s *Server) remove(r *fuse.Request, dir bool) {
 		return
 	}
 	defer dp.Put()
+	remove := s.fs.Unlink
 	if dir {
-		s.done(r, s.fs.Rmdir(dp, nm))
-	} else {
-		s.done(r, s.fs.Unlink(dp, nm))
+		remove = s.fs.Rmdir
 	}
+	err := remove(dp, nm)
+	s.removed()
+	s.done(r, err)
 }
 
 func (s *Server) rename(r *fuse.Request) {
@@ -237,7 +250,9 @@ func (s *Server) move(r *fuse.Request, newdir uint64, flags uint32) {
 		return
 	}
 	defer ndp.Put()
-	s.done(r, s.fs.Rename(odp, oname, ndp, nname, flags, s.cred(r, 0)))
+	err := s.fs.Rename(odp, oname, ndp, nname, flags, s.cred(r, 0))
+	s.removed() // what had the new name
+	s.done(r, err)
 }
 
 func (s *Server) readlink(r *fuse.Request) {

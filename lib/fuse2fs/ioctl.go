@@ -26,6 +26,7 @@ const (
 	iocTrim         = 0xc0185879 // FITRIM
 	iocShutdown     = 0x8004587d // EXT4_IOC_SHUTDOWN
 	iocGetuuid      = 0x80111500 // FS_IOC_GETFSUUID
+	iocMigrate      = 0x00006609 // EXT4_IOC_MIGRATE
 )
 
 // Bits of fsxattr.xflags.
@@ -127,6 +128,13 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		}
 		defer s.changed(r)
 		return 0, ip.SetFsxattr(x.xflags, x.projid)
+	case iocMigrate:
+		var a ext2fs.Attr
+		if ip.Attr(&a); r.UID() != 0 && r.UID() != a.UID {
+			return 0, syscall.EACCES
+		}
+		defer s.changed(r)
+		return 0, ip.Migrate(true)
 	case iocGetlabel:
 		copy(out, s.fs.Label())
 		return len(out), nil

@@ -1,6 +1,7 @@
 package fuse2fs
 
 import (
+	"cmp"
 	"hash/maphash"
 	"log/slog"
 	"sync"
@@ -16,6 +17,8 @@ import (
 
 // IomapConfig says how the kernel is to reach the data of files by itself.
 type IomapConfig struct {
+	// ABI is the form that the kernel speaks; nil is to find out when the first
+	// mapping is asked for.
 	ABI *fuse.IomapABI
 
 	// Fd is the block device, opened as the file system is, and Base the byte
@@ -33,8 +36,15 @@ type IomapConfig struct {
 // mapper is the part of a Server that answers where data lies.
 type mapper struct {
 	cfg IomapConfig
-	abi *fuse.IomapABI // nil until the kernel has agreed
-	dev uint32         // number of the device, from IOMAP_CONFIG on
+	on  bool   // the kernel has agreed; constant once INIT has been answered
+	dev uint32 // number of the device, from IOMAP_CONFIG on
+
+	configured chan struct{} // closed when IOMAP_CONFIG has been answered
+	failed     error         // why that was by an error; set before
+
+	abi   atomic.Pointer[fuse.IomapABI]
+	tried atomic.Bool // abi is known
+	tries sync.Mutex  // held to find it out
 
 	seed maphash.Seed
 	last [256]atomic.Uint64 // by node: the BEGIN that RetryCache answered last, and how often
@@ -49,7 +59,7 @@ func (s *Server) iomapWanted() *fuse.IomapABI {
 	if s.cfg.Iomap == nil || s.fs.JournalsAllData() {
 		return nil
 	}
-	return s.cfg.Iomap.ABI
+	return cmp.Or(s.cfg.Iomap.ABI, fuse.IomapMay26)
 }
 
 // initIomap sees the answer to INIT, and does what has to be before requests
@@ -62,14 +72,17 @@ func (s *Server) initIomap(out *fuse.InitOut) {
 	// crashed when both were on.
 	out.Flags &^= uint32(fuse.WritebackCache)
 	s.iomap.cfg = *s.cfg.Iomap
-	s.iomap.abi = s.cfg.Iomap.ABI
+	s.iomap.on = true
+	s.iomap.configured = make(chan struct{})
+	s.iomap.abi.Store(s.iomapWanted())
+	s.iomap.tried.Store(s.cfg.Iomap.ABI != nil)
 	s.iomap.seed = maphash.MakeSeed()
 	s.iomap.errs = make(map[ondisk.Ino]syscall.Errno)
 	s.fs.SetKernelIO(ext2fs.KernelIO{On: true, Squeeze: s.squeeze})
 }
 
 // Iomap tells whether the kernel does the I/O of files itself; valid once Ready.
-func (s *Server) Iomap() bool { return s.iomap.abi != nil }
+func (s *Server) Iomap() bool { return s.iomap.on }
 
 // cacheMaxbytes is how much memory the kernel may take for the mappings of one
 // file, in bytes: as much as it allows, since it throws all away beyond.
@@ -77,13 +90,14 @@ const cacheMaxbytes = 2 << 20
 
 func (s *Server) iomapConfig(r *fuse.Request) {
 	in, ok := fuse.In[fuse.IomapConfigIn](r)
-	if !ok || s.iomap.abi == nil {
+	if !ok || !s.iomap.on || s.iomap.dev != 0 {
 		r.ReplyErr(syscall.ENOSYS)
 		return
 	}
+	defer close(s.iomap.configured)
 	dev, err := s.conn.BackingOpen(s.iomap.cfg.Fd)
 	if err != nil {
-		s.log.Error("iomap", "err", err)
+		s.iomap.failed = err
 		s.fail(r, err)
 		return
 	}
@@ -101,8 +115,10 @@ func (s *Server) iomapConfig(r *fuse.Request) {
 		Maxbytes:      min(s.fs.MaxFileBytes(), in.Maxbytes),
 		CacheMaxbytes: cacheMaxbytes,
 	}
-	r.Reply(0)
-	s.log.Info("the kernel does the I/O of files", "iomap", s.iomap.abi.Name, slog.Uint64("device", uint64(dev)))
+	if s.iomap.failed = r.Reply(0); s.iomap.failed != nil {
+		return
+	}
+	s.log.Info("the kernel does the I/O of files", slog.Uint64("device", uint64(dev)))
 }
 
 // iomapFlags returns the bits of Attr.Flags for an inode.
@@ -152,9 +168,41 @@ func (s *Server) urgent(r *fuse.Request) bool {
 		return true
 	case fuse.OpIomapBegin:
 		in, ok := fuse.In[fuse.IomapBeginIn](r)
-		return ok && s.iomap.abi != nil && s.iomap.abi.Op(in.Opflags)&iomap.Writeback != 0
+		return ok && s.iomap.on && s.iomap.abi.Load().Op(in.Opflags)&iomap.Writeback != 0
 	}
 	return false
+}
+
+// iomapABI returns the form of fuse-iomap in which the kernel speaks of a node it
+// has asked about. Both forms call themselves the same, but have other numbers: so
+// the kernel is told something by those that stand for nothing to be done, and
+// refuses the message if it knows them by other numbers.
+func (s *Server) iomapABI(node, ino uint64) *fuse.IomapABI {
+	if s.iomap.tried.Load() {
+		return s.iomap.abi.Load()
+	}
+	s.iomap.tries.Lock()
+	defer s.iomap.tries.Unlock()
+	for _, abi := range []*fuse.IomapABI{fuse.IomapMay26, fuse.IomapV7} {
+		if s.iomap.tried.Load() {
+			break
+		}
+		nothing := iomap.Pair{Read: iomap.Mapping{Length: int64(s.bsize), Addr: iomap.NullAddr, Type: iomap.NoCache}}
+		nothing.Overwrite()
+		var out fuse.IomapBeginOut
+		abi.Put(&out.Read, &nothing.Read, 0, 0)
+		abi.Put(&out.Write, &nothing.Write, 0, 0)
+		switch errno := s.conn.IomapUpsert(node, ino, &out); errno {
+		case 0:
+			s.iomap.abi.Store(abi)
+			s.iomap.tried.Store(true)
+			s.log.Info("the kernel's form of fuse-iomap", "is", abi.Name)
+		case ondisk.EUCLEAN:
+		default: // it says nothing about the numbers
+			return s.iomap.abi.Load()
+		}
+	}
+	return s.iomap.abi.Load()
 }
 
 // uncached are operations whose answers the kernel does not look for in its
@@ -169,7 +217,7 @@ const uncached = iomap.Report | iomap.Atomic | iomap.Swapfile | iomap.DAX
 // on nothing that may change.
 func (s *Server) iomapBegin(r *fuse.Request) {
 	in, ok := fuse.In[fuse.IomapBeginIn](r)
-	if !ok || s.iomap.abi == nil {
+	if !ok || !s.iomap.on {
 		r.ReplyErr(syscall.ENOSYS)
 		return
 	}
@@ -178,7 +226,8 @@ func (s *Server) iomapBegin(r *fuse.Request) {
 		return
 	}
 	defer ip.Put()
-	abi, node := s.iomap.abi, r.NodeID()
+	node := r.NodeID()
+	abi := s.iomapABI(node, in.AttrIno)
 	op := abi.Op(in.Opflags)
 	ask := op
 	if op&iomap.Writeback != 0 || op&iomap.Allocates != 0 && r.UID() == 0 {
@@ -205,7 +254,7 @@ func (s *Server) iomapBegin(r *fuse.Request) {
 	out := fuse.Out[fuse.IomapBeginOut](r)
 	if op&uncached == 0 && pair.Read.Type != iomap.Inline {
 		lookup := op&iomap.Allocates != 0 && op&iomap.Direct == 0
-		ahead := op&iomap.Allocates != 0 && pair.Read.End()-pos > int64(in.Count) // more was handed out: the next write need not ask
+		ahead := op&iomap.Direct != 0 && pair.Read.Type == iomap.Unwritten && pair.Read.End()-int64(s.bsize) >= pos+int64(in.Count)
 		if lookup || ahead || pair.Read.Type == iomap.Mapped || pair.Read.Type == iomap.Hole {
 			errno := s.publish(out, ip, op, node, in.AttrIno, pos)
 			if errno == 0 && lookup && !s.repeated(node, in) {
@@ -235,8 +284,9 @@ func (s *Server) publish(buf *fuse.IomapBeginOut, ip *ext2fs.Inode, op iomap.Op,
 func (s *Server) upsert(buf *fuse.IomapBeginOut, m iomap.Mapping, node, ino uint64) syscall.Errno {
 	p := iomap.Pair{Read: m}
 	p.Overwrite()
-	s.iomap.abi.Put(&buf.Read, &p.Read, s.iomap.cfg.Base, s.iomap.dev)
-	s.iomap.abi.Put(&buf.Write, &p.Write, s.iomap.cfg.Base, s.iomap.dev)
+	abi := s.iomap.abi.Load()
+	abi.Put(&buf.Read, &p.Read, s.iomap.cfg.Base, s.iomap.dev)
+	abi.Put(&buf.Write, &p.Write, s.iomap.cfg.Base, s.iomap.dev)
 	return s.conn.IomapUpsert(node, ino, buf)
 }
 
@@ -262,12 +312,38 @@ func (s *Server) repeated(node uint64, in *fuse.IomapBeginIn) bool {
 	return false
 }
 
+// iomapEnd takes back what was reserved for direct I/O and not used, until the
+// first message comes that says no more than that a buffered write has extended a
+// file. There would be one for each: the kernel is then told to send none at all.
+// Reservations come back when it lets go of the inode, as those of buffered writes
+// do.
+func (s *Server) iomapEnd(r *fuse.Request) {
+	in, ok := fuse.In[fuse.IomapEndIn](r)
+	if !ok || !s.iomap.on {
+		r.ReplyErr(syscall.ENOSYS)
+		return
+	}
+	ip := s.node(r)
+	if ip == nil {
+		return
+	}
+	defer ip.Put()
+	abi := s.iomap.abi.Load()
+	op := abi.Op(in.Opflags)
+	if op&iomap.Direct == 0 && in.Written == int64(in.Count) {
+		r.ReplyErr(syscall.ENOSYS)
+		return
+	}
+	s.done(r, ip.End(op, int64(in.Pos), int64(min(in.Count, 1<<62)), in.Written,
+		abi.Get(&in.Map, s.iomap.cfg.Base)))
+}
+
 // iomapIoend makes written data part of the file. Transactions are shared by all
 // that end between two commits, and the device is flushed before the commit block,
 // so data is there before what points to it.
 func (s *Server) iomapIoend(r *fuse.Request) {
 	in, ok := fuse.In[fuse.IomapIoendIn](r)
-	if !ok || s.iomap.abi == nil {
+	if !ok || !s.iomap.on {
 		r.ReplyErr(syscall.ENOSYS)
 		return
 	}
@@ -382,7 +458,7 @@ func (s *Server) renew(buf *fuse.IomapBeginOut, ip *ext2fs.Inode, node uint64, o
 // remapped drops cached mappings that an operation on n bytes at off has made
 // wrong though they are not of these bytes. The kernel sees to the bytes.
 func (s *Server) remapped(ip *ext2fs.Inode, node uint64, off, n int64) {
-	if s.iomap.abi == nil {
+	if !s.iomap.on {
 		return
 	}
 	if off, n = ip.Clusters(off, n); n == 0 {
@@ -401,7 +477,7 @@ const squeezeNodes = 1024
 func (s *Server) squeeze(inodes []ondisk.Ino) {
 	nodes := make([]uint64, 0, min(len(inodes), squeezeNodes))
 	for _, ino := range inodes[:min(len(inodes), squeezeNodes)] {
-		nodes = append(nodes, toNode(ino))
+		nodes = append(nodes, s.toNode(ino))
 	}
 	if err := s.conn.Prune(nodes); err != nil {
 		s.log.Debug("ask for inodes back", "err", err)

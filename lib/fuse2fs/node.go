@@ -37,16 +37,16 @@ func (s *Server) done(r *fuse.Request, err error) {
 }
 
 // toIno returns the inode number of a node id, toNode the reverse.
-func toIno(node uint64) ondisk.Ino {
-	if node == fuse.RootID {
+func (s *Server) toIno(node uint64) ondisk.Ino {
+	if node == s.root {
 		return ondisk.RootIno
 	}
 	return ondisk.Ino(node)
 }
 
-func toNode(ino ondisk.Ino) uint64 {
+func (s *Server) toNode(ino ondisk.Ino) uint64 {
 	if ino == ondisk.RootIno {
-		return fuse.RootID
+		return s.root
 	}
 	return uint64(ino)
 }
@@ -60,7 +60,7 @@ func (s *Server) inode(r *fuse.Request, node uint64) *ext2fs.Inode {
 		r.ReplyErr(syscall.ESTALE)
 		return nil
 	}
-	ip, err := s.fs.Iget(toIno(node))
+	ip, err := s.fs.Iget(s.toIno(node))
 	if err != nil {
 		s.fail(r, err)
 		return nil
@@ -80,7 +80,7 @@ func (s *Server) fillAttr(out *fuse.Attr, ip *ext2fs.Inode) {
 		Mode: uint32(a.Mode), Nlink: a.Nlink, UID: a.UID, GID: a.GID,
 		Rdev: a.Rdev, Blksize: s.bsize,
 	}
-	if s.iomap.abi != nil {
+	if s.iomap.on {
 		out.Flags = s.iomapFlags(&a)
 	}
 	if s.cfg.UID != nil {
@@ -94,7 +94,7 @@ func (s *Server) fillAttr(out *fuse.Attr, ip *ext2fs.Inode) {
 // fillEntry tells the kernel of ip, which counts as a lookup of it.
 func (s *Server) fillEntry(out *fuse.EntryOut, ip *ext2fs.Inode) {
 	s.fs.Hold(ip.Ino())
-	out.NodeID = toNode(ip.Ino())
+	out.NodeID = s.toNode(ip.Ino())
 	out.Generation = uint64(ip.Generation())
 	out.EntryValid = cacheForever
 	out.AttrValid = cacheForever
@@ -117,7 +117,7 @@ func (s *Server) replyEntry(r *fuse.Request, ip *ext2fs.Inode) {
 	ino := ip.Ino()
 	ip.Put()
 	if r.Reply(0) != nil {
-		s.release(toNode(ino), 1)
+		s.release(s.toNode(ino), 1)
 	}
 }
 
@@ -126,7 +126,7 @@ func (s *Server) cred(r *fuse.Request, umask uint32) ext2fs.Cred {
 	c := ext2fs.Cred{UID: r.UID(), GID: r.GID(), Umask: uint16(umask & 0o777)}
 	// The kernel knows all of an exclusive directory, and so does what a default
 	// ACL or the umask asks for itself.
-	c.Verbatim = s.iomap.abi != nil && s.conn.Negotiated().Flags&fuse.PosixACL != 0
+	c.Verbatim = s.iomap.on && s.conn.Negotiated().Flags&fuse.PosixACL != 0
 	if s.cfg.Fakeroot {
 		c.UID, c.GID = 0, 0
 	}

@@ -208,7 +208,7 @@ func crashState(t *testing.T, st *blockdev.State, image string, byC testfs.Recov
 		return 0, err
 	}
 	if st.Seq%2 != 0 {
-		if err := byC.Run(image); err != nil {
+		if err := byC.Run(&testfs.Image{Path: image}); err != nil {
 			return 0, err
 		}
 	}

@@ -37,6 +37,7 @@ type peerOptions struct {
 	iomappeer.Config
 	fs      ext2fs.Options
 	workers int
+	findABI bool            // the server is not told which form the peer speaks
 	socket  bool            // over a socket pair, else in process
 	dev     blockdev.Device // instead of a copy of the image in memory
 	// data, if set, is where the peer's data goes, instead of to dev.
@@ -159,9 +160,14 @@ func startPeer(t testing.TB, img *peerImage, o peerOptions) *peered {
 	if o.between != nil {
 		dev = o.between(dev)
 	}
+	abi := profileABI(cfg.Profile)
+	if o.findABI {
+		abi = nil
+	}
 	srv, err := fuse2fs.NewOn(dev, fuse2fs.Config{FS: p.fs, Workers: o.workers, MaxPages: 32,
-		Iomap:  &fuse2fs.IomapConfig{ABI: profileABI(cfg.Profile), Fd: peerFd, AtomicMax: 1 << 20},
-		Closed: func() { closed.Store(true) }})
+		RootNodeID: cfg.RootNodeID,
+		Iomap:      &fuse2fs.IomapConfig{ABI: abi, Fd: peerFd, AtomicMax: 1 << 20},
+		Closed:     func() { closed.Store(true) }})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,4 +247,22 @@ func save(t testing.TB, dev blockdev.Device) string {
 		}
 	}
 	return path
+}
+
+// A server that is not told which form of the protocol the kernel speaks finds
+// out before its first answer.
+func TestPeerABI(t *testing.T) {
+	img := newPeerImage(t, peerSpecs[0])
+	for _, profile := range profiles {
+		t.Run(fmt.Sprint(profile), func(t *testing.T) {
+			p := startPeer(t, img, peerOptions{Config: iomappeer.Config{Profile: profile, MayGuess: true, RootNodeID: 2}, findABI: true})
+			if _, err := iomappeer.Fuzz(p.Kernel, 1, 200, iomappeer.FuzzOptions{}); err != nil {
+				t.Fatal(err)
+			}
+			if n := p.Count().Upcalls["IOMAP_BEGIN"]; n == 0 {
+				t.Error("nothing was asked")
+			}
+			p.unmount()
+		})
+	}
 }

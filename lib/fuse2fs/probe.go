@@ -17,14 +17,14 @@ const probeNode = 1 << 40
 
 // probe answers r, a LOOKUP in the root, if it is for ProbeName and in time.
 func (s *Server) probe(r *fuse.Request, name string) bool {
-	if r.NodeID() != fuse.RootID || name != ProbeName || s.opened.Load() {
+	if r.NodeID() != s.root || name != ProbeName || s.opened.Load() {
 		return false
 	}
 	out := fuse.Out[fuse.EntryOut](r)
 	out.NodeID = probeNode
 	out.AttrValid = cacheForever
 	out.Attr = fuse.Attr{Ino: probeNode, Mode: syscall.S_IFREG | 0o600, Nlink: 1, Blksize: s.bsize}
-	if s.iomap.abi != nil { // one regular file that is not makes the kernel distrust all
+	if s.iomap.on { // one regular file that is not makes the kernel distrust all
 		out.Attr.Flags = fuse.AttrExclusive | fuse.AttrIomap
 	}
 	r.Reply(0)

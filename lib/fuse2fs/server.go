@@ -28,6 +28,10 @@ type Config struct {
 	Clones   []int // of fd, see fuse.Config; taken over
 	MaxPages int   // largest request, in pages; 0: ask the kernel
 
+	// RootNodeID is the node id of the root directory, 0 being 1: the mount option
+	// root_nodeid of kernels that have it. With 2 all node ids are inode numbers.
+	RootNodeID uint64
+
 	// Iomap, if set, lets the kernel do the I/O of files by itself, if it can
 	// and if not all data is journaled.
 	Iomap *IomapConfig
@@ -43,11 +47,13 @@ type Server struct {
 	cfg    Config
 	log    *slog.Logger
 	conn   *fuse.Conn
+	root   uint64 // node id of the root directory
 	bsize  uint32
 	onDisk bool  // device I/O goes past the page cache, and so to a disk
 	ended  error // of closing the file system; set by destroy
 
-	opened atomic.Bool // an OPEN has been answered, see ProbeName
+	opened      atomic.Bool  // an OPEN has been answered, see ProbeName
+	lastRemoval atomic.Int64 // when a name was removed, Unix time in ns
 
 	iomap  mapper
 	frozen frozen
@@ -67,6 +73,9 @@ func NewOn(dev fuse.Device, cfg Config) (*Server, error) {
 func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, error) {
 	s := &Server{fs: cfg.FS, cfg: cfg, log: cfg.Log, bsize: uint32(cfg.FS.BlockSize()),
 		onDisk: blockdev.Align(cfg.FS.Device()) > 1}
+	if s.root = cfg.RootNodeID; s.root == 0 {
+		s.root = fuse.RootID
+	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -96,6 +105,16 @@ func (s *Server) Ready() <-chan struct{} { return s.conn.Ready() }
 // Negotiated returns what was agreed on with the kernel; all zero before Ready.
 func (s *Server) Negotiated() *fuse.Negotiated { return s.conn.Negotiated() }
 
+// Started waits until the mount works, and returns nil, or why it will not.
+func (s *Server) Started() error {
+	<-s.conn.Ready()
+	if !s.iomap.on {
+		return nil
+	}
+	<-s.iomap.configured
+	return s.iomap.failed
+}
+
 // Serve answers requests until the file system is unmounted, then closes it.
 // It returns nil only if everything is on the device and marked clean.
 func (s *Server) Serve() error {
@@ -105,6 +124,10 @@ func (s *Server) Serve() error {
 	}
 	return err
 }
+
+// Stop makes Serve close the file system and return err, though it is still
+// mounted: what has not reached the server by then is lost.
+func (s *Server) Stop(err error) { s.conn.Stop(err) }
 
 // initFlags returns what is asked of the kernel, which grants what it knows.
 func (s *Server) initFlags() fuse.InitFlags {
@@ -172,11 +195,9 @@ func (s *Server) handlers() fuse.Handlers {
 		fuse.OpCopyFileRange:   s.copyRange,
 		fuse.OpCopyFileRange64: s.copyRange,
 
-		// IOMAP_END has no handler. A kernel that has learned so sends none; else it
-		// sends one for each write that makes a file longer. All it tells is what a
-		// direct write that failed did not use, which comes back with the inode.
 		fuse.OpIomapConfig: s.iomapConfig,
 		fuse.OpIomapBegin:  s.iomapBegin,
+		fuse.OpIomapEnd:    s.iomapEnd,
 		fuse.OpIomapIoend:  s.iomapIoend,
 		fuse.OpFreezeFs:    s.freeze,
 		fuse.OpUnfreezeFs:  s.unfreeze,

@@ -14,6 +14,7 @@ import (
 func init() {
 	probes["statx"] = probeStatx
 	probes["flags"] = probeFlags
+	probes["migrate"] = probeMigrate
 	probes["fsioctl"] = probeFsIoctl
 }
 
@@ -56,6 +57,66 @@ func getFlags(name string) (uint32, error) {
 	}
 	defer unix.Close(fd)
 	return unix.IoctlGetUint32(fd, unix.FS_IOC_GETFLAGS)
+}
+
+// probeMigrate changes how files map their blocks.
+func probeMigrate(p *probe) {
+	const extents = 0x80000
+	for _, size := range []int{0, 1, 10000, 48 << 10, 48<<10 + 1, 1 << 20} {
+		name := fmt.Sprint("file", size)
+		p.file(name, size)
+		fd := p.fd(name, 0)
+		p.must(unix.Fsync(fd))
+		was, err := getFlags(p.at(name))
+		p.must(err)
+		for _, flags := range []int{int(was) &^ extents, int(was)&^extents | 0x40, int(was), int(was)} {
+			p.try(setFlags(p.at(name), flags), "%d bytes: %#x", size, flags)
+			now, err := getFlags(p.at(name))
+			p.logf("  %#x, %s", now, errName(err))
+			p.content(name)
+			p.blocks(name)
+		}
+		p.try(ioctl(fd, 0x6609, nil), "  EXT4_IOC_MIGRATE")
+	}
+	// A hole, a second extent, a block that is not among the first, and blocks
+	// that are not written.
+	for i, r := range [][][2]int64{{{4096, 8192}}, {{0, 4096}, {8192, 4096}}, {{11 * 4096, 4096}}, {{12 * 4096, 4096}}} {
+		name := fmt.Sprint("holes", i)
+		p.file(name, 0)
+		fd := p.fd(name, 0)
+		for _, x := range r {
+			_, err := unix.Pwrite(fd, bytes.Repeat([]byte("x"), int(x[1])), x[0])
+			p.must(err)
+		}
+		p.must(unix.Fsync(fd))
+		p.try(setFlags(p.at(name), 0), "%v", r)
+		p.content(name)
+		p.segments(fd)
+		p.try(ioctl(fd, 0x6609, nil), "  EXT4_IOC_MIGRATE")
+		p.content(name)
+		p.segments(fd)
+	}
+	for _, kind := range []string{"empty", "fifo"} {
+		p.make(kind, kind, "")
+		was, err := getFlags(p.at(kind))
+		if err != nil {
+			p.try(err, "get flags of %s", kind)
+			continue
+		}
+		p.try(setFlags(p.at(kind), int(was)^extents), "%s: %#x", kind, was^extents)
+		now, err := getFlags(p.at(kind))
+		p.logf("  %#x, %s", now, errName(err))
+	}
+	p.must(os.Chmod(p.at("file10000"), 0o666))
+	p.as(1000, 1000, nil, func() {
+		fd, err := unix.Open(p.at("file10000"), unix.O_RDWR, 0)
+		if !p.try(err, "open by another") {
+			return
+		}
+		defer unix.Close(fd)
+		p.try(ioctl(fd, 0x6609, nil), "EXT4_IOC_MIGRATE by another")
+		p.try(unix.IoctlSetPointerInt(fd, unix.FS_IOC_SETFLAGS, 0), "flags by another")
+	})
 }
 
 func setFlags(name string, flags int) error {

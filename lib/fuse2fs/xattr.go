@@ -79,7 +79,12 @@ func (s *Server) setxattr(r *fuse.Request) {
 		return
 	}
 	defer ip.Put()
-	s.done(r, ip.Setxattr(string(name), value, int(in.Flags), in.SetxattrFlags&fuse.SetxattrACLKillSgid != 0))
+	kill := in.SetxattrFlags&fuse.SetxattrACLKillSgid != 0
+	err := ip.Setxattr(string(name), value, int(in.Flags), kill)
+	for s.again(r, err) {
+		err = ip.Setxattr(string(name), value, int(in.Flags), kill)
+	}
+	s.done(r, err)
 }
 
 func (s *Server) removexattr(r *fuse.Request) {

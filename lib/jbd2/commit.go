@@ -101,9 +101,10 @@ func (j *Journal) commitRunningLocked() (wrote bool, err error) {
 	var st staging
 	st.pool = &j.chunks
 	defer st.release()
+	fresh := 0
 	if err == nil {
 		if j.none {
-			tx.stageHome(&st)
+			fresh = tx.stageHome(&st)
 		} else {
 			err = tx.stageLog(&st)
 		}
@@ -129,7 +130,7 @@ func (j *Journal) commitRunningLocked() (wrote bool, err error) {
 
 	if err == nil {
 		if j.none {
-			err = tx.writeHome(&st)
+			err = tx.writeHome(&st, fresh)
 		} else {
 			err = tx.writeLog(&st)
 		}
@@ -194,7 +195,7 @@ func (tx *Tx) leaveAll() {
 	for _, b := range tx.bufs {
 		jh := b.Journal()
 		jh.Lock()
-		jh.Flags.And(^uint32(bufRunning | bufForgot))
+		jh.Flags.And(^uint32(bufRunning | bufForgot | bufFresh))
 		jh.Unlock()
 		b.Put()
 	}
@@ -215,7 +216,7 @@ func (tx *Tx) sort() {
 		default:
 			jh := b.Journal()
 			jh.Lock()
-			jh.Flags.And(^uint32(bufRunning))
+			jh.Flags.And(^uint32(bufRunning | bufFresh))
 			jh.Unlock()
 			b.Put()
 		}
@@ -232,7 +233,7 @@ func (tx *Tx) handOver() {
 			jh := b.Journal()
 			jh.Lock()
 			jh.Flags.Or(bufCommitting)
-			jh.Flags.And(^uint32(bufRunning | bufDirty | bufForgot))
+			jh.Flags.And(^uint32(bufRunning | bufDirty | bufForgot | bufFresh))
 			jh.Unlock()
 		}
 	}

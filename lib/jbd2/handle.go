@@ -13,6 +13,7 @@ const (
 	bufRunning    = 1 << iota // joined the running transaction
 	bufDirty                  // and changed there
 	bufForgot                 // and stops being metadata with it
+	bufFresh                  // and nothing durable points to it
 	bufCommitting             // its copy is being committed
 	bufCheckpoint             // committed by transaction Tid, and not at home
 )
@@ -287,8 +288,14 @@ func (h *Handle) GetWrite(b *buffer.Buf) error {
 }
 
 // GetCreate is GetWrite for a block that [buffer.Cache.New] returned: nothing
-// of what it held before counts.
-func (h *Handle) GetCreate(b *buffer.Buf) error { return h.GetWrite(b) }
+// of what it held before counts, and nothing that is on the device points to it.
+func (h *Handle) GetCreate(b *buffer.Buf) error {
+	err := h.GetWrite(b)
+	if err == nil {
+		b.Journal().Flags.Or(bufFresh)
+	}
+	return err
+}
 
 func (h *Handle) join(b *buffer.Buf) error {
 	tx := h.tx

@@ -19,22 +19,28 @@ import (
 	"github.com/e2kit/e2kit/lib/blockdev"
 )
 
-// A Server is a mounted file.
+// A Server is a mounted folder.
 type Server struct {
-	srv  *fuse.Server
-	Path string // of the file
+	srv     *fuse.Server
+	Path    string // of the image
+	Journal string // of the journal; "" without one
 }
 
-// Serve mounts a folder at dir that holds the one file "image".
-func Serve(dir string, dev blockdev.Device) (*Server, error) {
-	root := &rootNode{dev: dev}
+// Serve mounts a folder at dir that holds the file "image", and, unless journal
+// is nil, the file "journal".
+func Serve(dir string, image, journal blockdev.Device) (*Server, error) {
+	root := &rootNode{image: image, journal: journal}
 	srv, err := fs.Mount(dir, root, &fs.Options{MountOptions: fuse.MountOptions{
 		FsName: "recfs", Name: "recfs", DirectMount: true, MaxWrite: 1 << 20, DisableXAttrs: true,
 	}})
 	if err != nil {
 		return nil, err
 	}
-	return &Server{srv: srv, Path: dir + "/image"}, nil
+	s := &Server{srv: srv, Path: dir + "/image"}
+	if journal != nil {
+		s.Journal = dir + "/journal"
+	}
+	return s, nil
 }
 
 // Close unmounts. It fails while the file is in use.
@@ -42,11 +48,17 @@ func (s *Server) Close() error { return s.srv.Unmount() }
 
 type rootNode struct {
 	fs.Inode
-	dev blockdev.Device
+	image, journal blockdev.Device
 }
 
 func (r *rootNode) OnAdd(ctx context.Context) {
-	r.AddChild("image", r.NewPersistentInode(ctx, &file{dev: r.dev}, fs.StableAttr{Mode: syscall.S_IFREG, Ino: 2}), true)
+	add := func(name string, ino uint64, dev blockdev.Device) {
+		r.AddChild(name, r.NewPersistentInode(ctx, &file{dev: dev}, fs.StableAttr{Mode: syscall.S_IFREG, Ino: ino}), true)
+	}
+	add("image", 2, r.image)
+	if r.journal != nil {
+		add("journal", 3, r.journal)
+	}
 }
 
 type file struct {

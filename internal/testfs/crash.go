@@ -333,9 +333,9 @@ func E2fsckRecovery(t testing.TB) Recovery {
 		// groups add up to, and anyone who recovers counts again. The feature
 		// orphan_present is set as long as a mount that writes lasts, and e2fsck
 		// 1.47 counts the orphans that it has just cleared as a fault of the
-		// orphan file. All three follow a crash of the kernel's ext4 too. And
-		// the number of the device that the journal is on may be any, and
-		// an extent tree may be larger than it has to be.
+		// orphan file. All three follow a crash of the kernel's ext4 too. The
+		// number of the device that the journal is on may be any, and an extent
+		// tree larger than it has to be.
 		rest := totals.ReplaceAllString(out, "")
 		if strings.Contains(rest, "? yes") || strings.Contains(rest, "ABORTED") {
 			return fmt.Errorf("e2fsck -fy repairs:\n%s", out)

@@ -68,7 +68,7 @@ func serve() int {
 		}
 		return 1
 	}
-	srv, err := x.server(fds[0], fds[1:], m.Pages, c)
+	srv, err := x.server(fds[0], fds[1:], m.Pages, c.tighten)
 	if err != nil {
 		return fail(err)
 	}
@@ -127,14 +127,14 @@ func (o *options) openFS(dev, jnl blockdev.Device) (*opened, error) {
 	return x, nil
 }
 
-// server attaches a server to /dev/fuse and its clones. From the first request
-// on the sandbox leaves nothing but to serve. It closes the file system if it
-// fails.
-func (x *opened) server(fd int, clones []int, pages int, c *confinement) (*fuse2fs.Server, error) {
+// server attaches a server to /dev/fuse and its clones. begin is called when the
+// first request has come: from then on the sandbox leaves nothing but to serve. It
+// closes the file system if it fails.
+func (x *opened) server(fd int, clones []int, pages int, begin func() error) (*fuse2fs.Server, error) {
 	cfg := fuse2fs.Config{FS: x.fs, Log: x.log, Fakeroot: x.o.Fakeroot, UID: x.o.UID, GID: x.o.GID, NoACL: x.o.NoACL,
 		Clones: clones, MaxPages: pages, RootNodeID: x.o.RootNodeID}
 	cfg.Atime, cfg.DirAtime = x.o.atime()
-	cfg.Begin = c.tighten
+	cfg.Begin = begin
 	cfg.Closed = func() {
 		_ = x.dev.Close()
 		if x.jnl != nil {

@@ -30,6 +30,9 @@ const serviceArg = "--serve-on-socket-3"
 // which flushes what the kernel has cached: at shutdown both happen at a time.
 const stopPatience = 60 * time.Second
 
+// initPatience is how long it may take to note that INIT has been answered.
+const initPatience = 5 * time.Second
+
 // errStopped ends a server that is told to by a signal.
 var errStopped = errors.New("stopped by a signal; the file system is clean, and its mount is dead: umount -l")
 
@@ -53,12 +56,13 @@ type mountService struct {
 
 	confined *confinement
 	fs       *opened
+	ended    chan error // what Serve has returned
 }
 
 // serveService serves the connection fd. own is the command line of the service
 // without the program's name; the helper's arguments follow it.
 func serveService(own []string, fd int, stderr io.Writer) int {
-	s := &mountService{claim: -1, loop: -1, fuseFd: -1}
+	s := &mountService{claim: -1, loop: -1, fuseFd: -1, ended: make(chan error, 1)}
 	complain := func(err error) {
 		name := "mount service"
 		if s.o != nil {
@@ -89,8 +93,6 @@ func serveService(own []string, fd int, stderr io.Writer) int {
 		}
 		server.Stop(errStopped)
 	}()
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve() }()
 	select {
 	case <-server.Ready():
 		err = server.Started()
@@ -104,8 +106,8 @@ func serveService(own []string, fd int, stderr io.Writer) int {
 			s.fs.serving(server, s.confined)
 			_ = s.srv.Bye(0)
 		}
-		err = <-ended
-	case err = <-ended:
+		err = <-s.ended
+	case err = <-s.ended:
 		_ = s.srv.Bye(byeCode(err))
 	}
 	if err != nil {
@@ -129,9 +131,11 @@ func byeCode(err error) syscall.Errno {
 	return unix.EINVAL
 }
 
-// start does all up to serving. In this order: descriptors; the confinement;
-// what the mount is to be, so that the helper opens nothing any more; only then
-// the first look at the file system; the mount.
+// start does all up to serving, and serves. In this order: descriptors; the
+// confinement; what the mount is to be, so that the helper opens nothing any more;
+// only then the first look at the file system; the mount. Where the kernel can
+// exchange INIT inside of mount(2), it is served before, and what fails there fails
+// the helper's mount.
 func (s *mountService) start(own []string, stderr io.Writer) (*fuse2fs.Server, error) {
 	if err := s.parse(own, stderr); err != nil {
 		return nil, err
@@ -152,6 +156,7 @@ func (s *mountService) start(own []string, stderr io.Writer) (*fuse2fs.Server, e
 		return nil, err
 	}
 	_ = os.Chdir("/")
+	sync := fuse.SyncInit(s.fuseFd) == nil
 	var err error
 	if s.confined, err = s.o.confine(nil, sandbox.Options{Ioctls: []uint32{fuse.IocClone}}); err != nil {
 		return nil, err
@@ -174,22 +179,46 @@ func (s *mountService) start(own []string, stderr io.Writer) (*fuse2fs.Server, e
 	if x.ro {
 		mo.Flags |= unix.MS_RDONLY
 	}
+	s.fs = x
+	server, err := x.server(s.fuseFd, s.clones, s.pages, s.begin)
+	if err != nil {
+		return nil, err
+	}
 	s.drop(&s.claim) // the kernel makes its own
-	if err := s.srv.Mount(uint32(mo.Flags)); err != nil {
+	if sync {
+		go func() { s.ended <- server.Serve() }()
+	}
+	err = s.srv.Mount(uint32(mo.Flags))
+	if err == nil && sync {
+		// INIT has been answered by now, or nothing would ever end the wait for it.
+		select {
+		case <-server.Ready():
+		case <-time.After(initPatience):
+			err = fmt.Errorf("the helper has mounted something else: %w", unix.EPROTO)
+		}
+	}
+	if err != nil && sync {
+		server.Stop(err)
+		<-s.ended
+		return nil, err
+	}
+	if err != nil {
 		_ = x.fs.Close()
 		return nil, err
 	}
 	s.drop(&s.loop)
-	var clones []int
-	for _, fd := range s.clones {
-		if fuse.CloneOnto(fd, s.fuseFd) != nil {
-			unix.Close(fd) // one is enough to serve
-			continue
-		}
-		clones = append(clones, fd)
+	if !sync {
+		go func() { s.ended <- server.Serve() }()
 	}
-	s.fs = x
-	return x.server(s.fuseFd, clones, s.pages, s.confined)
+	return server, nil
+}
+
+// begin is called when INIT has come: /dev/fuse is mounted, and can be cloned.
+func (s *mountService) begin() error {
+	for _, fd := range s.clones {
+		_ = fuse.CloneOnto(fd, s.fuseFd) // one descriptor is enough to serve
+	}
+	return s.confined.tighten()
 }
 
 func (s *mountService) drop(fd *int) {

@@ -116,6 +116,14 @@ func (ip *Inode) Setattr(set *SetAttr) error {
 		}
 		return ip.fs.retry(func() error { return ip.resize(set.Size, also) })
 	}
+	if set.Valid&^(SetAtime|SetMtime|SetCtime|SetTouch|SetFlush) == 0 && !ip.named() {
+		// Nobody will see them on the device: for the next mount the inode is one
+		// to be freed.
+		ip.mapMu.Lock()
+		defer ip.mapMu.Unlock()
+		ip.setTimes(set)
+		return nil
+	}
 	return ip.fs.retry(func() error {
 		h, err := ip.fs.start(creditsInode + ip.xattrCredits(0))
 		if err != nil {
@@ -172,18 +180,23 @@ func (ip *Inode) setattr(h *jbd2.Handle, set *SetAttr) error {
 	if set.Valid&SetGID != 0 {
 		r.SetGID(set.GID)
 	}
+	ip.setTimes(set)
+	return ip.store(h)
+}
+
+// setTimes sets the times that set names, and ctime. mapMu is held exclusively.
+func (ip *Inode) setTimes(set *SetAttr) {
 	if set.Valid&SetAtime != 0 {
-		r.SetAtime(set.Atime)
+		ip.raw.SetAtime(set.Atime)
 	}
 	if set.Valid&SetMtime != 0 {
-		r.SetMtime(set.Mtime)
+		ip.raw.SetMtime(set.Mtime)
 	}
 	if set.Valid&SetCtime != 0 {
-		r.SetCtime(set.Ctime)
+		ip.raw.SetCtime(set.Ctime)
 	} else {
-		r.SetCtime(ip.fs.now())
+		ip.raw.SetCtime(ip.fs.now())
 	}
-	return ip.store(h)
 }
 
 // killPriv returns mode without the bits that give a program the rights of its

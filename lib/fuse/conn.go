@@ -58,7 +58,8 @@ type Config struct {
 	Urgent func(r *Request) bool
 
 	// Init, if set, sees the answer to INIT before it is sent and may change
-	// it. An error refuses the connection.
+	// it. An error refuses the connection. Clones are read from after it only,
+	// so that it may make them what they are to be ([CloneOnto]).
 	Init func(in *InitIn, out *InitOut) error
 
 	// Destroy, if set, is called exactly once, after the last handler has

@@ -60,9 +60,10 @@ func AddIomap(fd int) error {
 	return nil
 }
 
-// SyncInit has the kernel exchange INIT inside of mount(2), so that what fails
-// there fails the mount. fd must not be mounted, and somebody must already serve
-// it when it is. It fails with ENOTTY before Linux 7.3.
+// SyncInit has the kernel exchange INIT, and IOMAP_CONFIG, inside of mount(2), so
+// that what fails there fails the mount. fd must not be mounted, and must be served
+// already when it is: a read of it waits until then. Kernels without it fail with
+// ENOTTY.
 func SyncInit(fd int) error {
 	if _, errno := devIoctl(uintptr(fd), devIocSyncInit, nil); errno != 0 {
 		return errno

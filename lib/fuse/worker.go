@@ -16,6 +16,7 @@ type worker struct {
 	busy  atomic.Bool // between a request's arrival and its end
 	ch    channel
 	extra bool // added under load; leaves when load is gone
+	first bool // on the mounted descriptor: INIT comes to it
 }
 
 func (c *Conn) addWorker(extra bool) {
@@ -24,7 +25,7 @@ func (c *Conn) addWorker(extra bool) {
 	if extra && (c.live == 0 || c.live >= c.cfg.MaxWorkers) {
 		return
 	}
-	w := &worker{ch: c.tr.open(c.live), extra: extra}
+	w := &worker{ch: c.tr.open(c.live), extra: extra, first: len(c.workers) == 0}
 	c.workers = append(c.workers, w)
 	c.live++
 	c.wg.Add(1)
@@ -43,6 +44,9 @@ func (c *Conn) work(w *worker) {
 		c.live--
 		c.workers = slices.DeleteFunc(c.workers, func(o *worker) bool { return o == w })
 	}()
+	if !w.first && !c.awaitInit() {
+		return
+	}
 	var place placer
 	place.init()
 	c.active.Add(1)
@@ -65,6 +69,9 @@ func (c *Conn) work(w *worker) {
 		now := time.Now()
 		waited := now.Sub(before) > atOnce
 		idle := c.idle.Add(-1)
+		if errno == syscall.EPERM && !w.first {
+			return // a clone that has not become one
+		}
 		if errno != 0 {
 			c.end()
 			if errno != syscall.ENODEV && errno != syscall.ECONNABORTED {
@@ -132,6 +139,17 @@ func (c *Conn) work(w *worker) {
 			}
 		}
 		w.busy.Store(false)
+	}
+}
+
+// awaitInit waits until INIT has been answered: clones need not be clones before,
+// and nothing else is sent. It reports false at the end of the connection.
+func (c *Conn) awaitInit() bool {
+	select {
+	case <-c.ready:
+		return true
+	case <-c.ended:
+		return false
 	}
 }
 

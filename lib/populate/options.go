@@ -142,24 +142,21 @@ type Tree struct {
 }
 
 // Load reads src into a tree. Its errors name the entry that they are about.
-func Load(ctx context.Context, src Source, o Options) (t *Tree, err error) {
-	t = &Tree{opt: o, shared: map[string]*attrs{}, maxEntries: o.MaxEntries}
+func Load(ctx context.Context, src Source, o Options) (*Tree, error) {
+	t := &Tree{opt: o, shared: map[string]*attrs{}, maxEntries: o.MaxEntries}
 	if t.maxEntries <= 0 {
 		t.maxEntries = maxEntries
 	}
 	t.root = &node{mode: ondisk.ModeDir | 0o755, implied: true, links: 1}
-	defer func() {
-		if err != nil {
-			_ = t.Close()
-		}
-	}()
-	if _, err := compileExcludes(o.Exclude); err != nil {
-		return nil, err
+	_, err := compileExcludes(o.Exclude)
+	if err == nil {
+		err = src.load(ctx, t)
 	}
-	if err := src.load(ctx, t); err != nil {
-		return nil, err
+	if err == nil {
+		err = t.finish()
 	}
-	if err := t.finish(); err != nil {
+	if err != nil {
+		_ = t.Close()
 		return nil, err
 	}
 	t.shared = nil

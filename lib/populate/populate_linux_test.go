@@ -199,7 +199,7 @@ func sameTree(t testing.TB, what string, want, got testfs.Tree, skip testfs.Aspe
 // kernelDir is a folder on the kernel's ext4, which keeps every attribute.
 func kernelDir(t testing.TB) string {
 	t.Helper()
-	img := testfs.Mke2fs(t, testfs.Spec{Name: "source", Size: 128 << 20})
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "source", Size: 512 << 20})
 	return testfs.KernelMount(t, img, "").Dir
 }
 

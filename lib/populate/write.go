@@ -42,6 +42,10 @@ type writer struct {
 	zero  bool // blocks of zeros become holes
 	block int
 	told  time.Time
+
+	// A dry run allocates everything and writes no data.
+	dry           bool
+	before, after ext2fs.FreeSpace
 }
 
 // clock is the time that the file system is told: of the entry that is being
@@ -126,11 +130,17 @@ func (w *writer) run(h *heldDevice) (began bool, err error) {
 		return false, fmt.Errorf("the file system cannot be written: %s: %w", why, syscall.EROFS)
 	}
 	w.block = w.fs.BlockSize()
+	w.before = w.fs.FreeSpace()
 	w.done.All = int64(t.entries)
 	w.done.AllBytes = t.bytes()
-	w.pf = prefetch(w.ctx, t)
+	if !w.dry || w.zero {
+		w.pf = prefetch(w.ctx, t)
+	}
 	err = w.tree()
-	w.pf.close()
+	if w.pf != nil {
+		w.pf.close()
+	}
+	w.after = w.fs.FreeSpace()
 	w.clock.set(end)
 	if err != nil {
 		_ = w.fs.Shutdown(ext2fs.ShutdownNoLogFlush)
@@ -348,6 +358,9 @@ func (w *writer) data(ip *ext2fs.Inode, n *node) error {
 	if n.size > ip.MaxBytes() {
 		return syscall.EFBIG
 	}
+	if w.pf == nil {
+		return w.dryData(ip, n)
+	}
 	some := false
 	_ = n.data(func(seg) error { some = true; return nil })
 	for last := !some; !last; {
@@ -369,6 +382,11 @@ func (w *writer) data(ip *ext2fs.Inode, n *node) error {
 			return err
 		}
 	}
+	return w.extend(ip, n)
+}
+
+// extend gives a file that ends in a hole its size.
+func (w *writer) extend(ip *ext2fs.Inode, n *node) error {
 	if ip.Size() < n.size {
 		return ip.Setattr(&ext2fs.SetAttr{Valid: ext2fs.SetSize, Size: n.size})
 	}
@@ -378,6 +396,12 @@ func (w *writer) data(ip *ext2fs.Inode, n *node) error {
 // chunk writes what of a chunk is not zero, or all.
 func (w *writer) chunk(ip *ext2fs.Inode, c *chunk) error {
 	w.done.Bytes += c.s.n
+	if w.dry {
+		return nonZero(c.buf, c.s.off, w.block, func(from, to int) error {
+			_, err := ip.WriteAtPrivileged(dryZeros[:to-from], c.s.off+int64(from))
+			return err
+		})
+	}
 	if !w.zero {
 		_, err := ip.WriteAtPrivileged(c.buf, c.s.off)
 		return err

@@ -66,8 +66,11 @@ func ParseFileContexts(r io.Reader) (*FileContexts, error) {
 			continue
 		}
 		e.prefix = prefix
-		var err error
-		if e.re, err = regexp.Compile("^(?s:" + f[0] + ")$"); err != nil {
+		_, err := regexp.Compile(f[0]) // by itself: it must not close the group around it
+		if err == nil {
+			e.re, err = regexp.Compile("^(?s:" + f[0] + ")$")
+		}
+		if err != nil {
 			return nil, fmt.Errorf("file contexts, line %d: %w", no, badInput("%v", err))
 		}
 		c.specs = append(c.specs, e)

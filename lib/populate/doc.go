@@ -5,15 +5,15 @@
 // attributes, and where the contents are found, but not the contents. All that
 // Options say of owners, times, labels and exclusions is applied there.
 // [Tree.Write] then writes the tree into a file system that was just made, and
-// [Tree.Measure] tells beforehand what it needs:
+// [Tree.Fit] tells beforehand how large it has to be:
 //
 //	tree, err := populate.Load(ctx, populate.Dir("rootfs"), populate.Options{})
 //	if err != nil {
 //		return err
 //	}
 //	defer tree.Close()
-//	size, err := tree.Fit(geometry, 0, plan)
-//	// format a device of that size
+//	size, err := tree.Fit(ctx, format, populate.SizeOptions{BlockSize: 4096})
+//	// format a device of size.Bytes
 //	totals, err := tree.Write(ctx, dev)
 //
 // The same tree gives the same bytes: entries are written in the order of their

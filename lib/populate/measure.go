@@ -18,9 +18,10 @@ import (
 // stays so. Which size then has that much room is a question to whoever formats.
 
 // Format makes scratch file systems, of the format that is to be populated, in
-// size bytes and with room for inodes inodes beside its own. The device is
-// closed when it is not needed any more. It fails with ENOSPC or EINVAL for
-// sizes that are too small for the format.
+// size bytes and with room for inodes inodes beside its own. They have the UUID
+// and the hash seed that the file system will have: which blocks a directory
+// takes depends on them. The device is closed when it is not needed any more. It
+// fails with ENOSPC or EINVAL for sizes that are too small for the format.
 type Format func(size int64, inodes uint64) (blockdev.Device, error)
 
 // Size is how large a file system has to be for a tree.

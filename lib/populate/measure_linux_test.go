@@ -31,7 +31,8 @@ type mkfs struct {
 func (m *mkfs) make(size int64, inodes uint64) (blockdev.Device, error) {
 	m.path = filepath.Join(m.dir, "scratch.img")
 	os.Remove(m.path)
-	args := append([]string{"-q", "-F", "-N", strconv.FormatUint(inodes+16, 10)}, m.args...)
+	args := append([]string{"-q", "-F", "-U", "0f1e2d3c-4b5a-6978-8796-a5b4c3d2e1f0",
+		"-E", "hash_seed=6e3c1f52-5a5c-4b7e-9d0a-0123456789ab", "-N", strconv.FormatUint(inodes+16, 10)}, m.args...)
 	c := exec.Command(m.tool, append(args, m.path, strconv.FormatInt(size/1024, 10)+"k")...)
 	c.Env = append(os.Environ(), "MKE2FS_CONFIG=/dev/null")
 	if out, err := c.CombinedOutput(); err != nil {
@@ -39,6 +40,9 @@ func (m *mkfs) make(size int64, inodes uint64) (blockdev.Device, error) {
 			return nil, fmt.Errorf("%s: %w", out, syscall.ENOSPC)
 		}
 		return nil, fmt.Errorf("mke2fs %q: %s: %w", args, out, err)
+	}
+	if err := os.Truncate(m.path, size); err != nil { // it may end after the last block that was written
+		return nil, err
 	}
 	return blockdev.Open(m.path, blockdev.Options{})
 }

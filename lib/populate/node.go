@@ -18,7 +18,6 @@ type node struct {
 	links        uint32 // names
 	uid, gid     uint32
 	rdev         uint32 // in Linux' 32-bit encoding
-	ino          ondisk.Ino
 	size         int64
 	at           int64 // where the contents start in blob, if segs is nil
 	atime, mtime ondisk.Time

@@ -108,6 +108,7 @@ func (p *prefetcher) file(path string, n *node) error {
 			select {
 			case p.order <- c:
 			case <-p.ctx.Done():
+				_ = f.done(total + 1) // what is read of it is not used
 				return p.ctx.Err()
 			}
 			p.work <- c // has room when order has
@@ -138,18 +139,23 @@ func (c *chunk) read(ctx context.Context) {
 			err = nil
 		}
 	}
-	f.mu.Lock()
-	f.left--
-	end := f.left == 0
-	f.mu.Unlock()
-	if end && f.r != nil {
-		if e := f.r.Close(); err == nil {
-			err = e
-		}
+	if e := f.done(1); err == nil {
+		err = e
 	}
 	if err != nil {
 		c.err = fmt.Errorf("reading it: %w", err)
 	}
+}
+
+// done says that n chunks will not be read any more; with the last one the file
+// is closed.
+func (f *openFile) done(n int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.left -= n; f.left > 0 || f.r == nil {
+		return nil
+	}
+	return f.r.Close()
 }
 
 // free gives the memory back.

@@ -144,3 +144,37 @@ func TestIncomplete(t *testing.T) {
 	dev.Close()
 	check("a file that became a link", img, err, syscall.ELOOP)
 }
+
+// A file that cannot be read is named, and nothing of the device is changed if
+// that is seen while loading.
+func TestUnreadable(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Symlink("x", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(t.Context(), Dir(filepath.Join(dir, "none")), Options{}); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("a directory that is not there: %v", err)
+	}
+	if _, err := Load(t.Context(), Dir(filepath.Join(dir, "link")), Options{}); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("a link to nothing: %v", err)
+	}
+	if _, err := Load(t.Context(), Tar(filepath.Join(dir, "none")), Options{}); !errors.Is(err, syscall.ENOENT) {
+		t.Errorf("an archive that is not there: %v", err)
+	}
+	img := image(t, 16<<20)
+	before := sum(t, img.Path)
+	// The journal wants to be replayed: the file system is not one that was just made.
+	testfs.Run(t, testfs.Tool(t, "debugfs"), "-w", "-R", "feature needs_recovery", img.Path)
+	dirty := sum(t, img.Path)
+	if before == dirty {
+		t.Fatal("the image did not change")
+	}
+	var inc *IncompleteError
+	if _, err := tryFill(t.Context(), img.Path, Dir(dir), Options{}); err == nil || errors.As(err, &inc) {
+		t.Errorf("a file system that needs recovery: %v", err)
+	}
+	if got := sum(t, img.Path); got != dirty {
+		t.Error("it was refused, and changed")
+	}
+	img.ExpectDirty("it was marked so")
+}

@@ -43,6 +43,7 @@ var deps = map[string]string{
 	"lib/ext2fs/ondisk":    "lib/endian",
 	"lib/ext2fs":           "+lib/jbd2 lib/iomap +lib/ext2fs/ondisk uuid",
 	"lib/e2p":              "lib/ext2fs/ondisk uuid humanize",
+	"lib/populate":         "+lib/ext2fs compress x/sys",
 	"lib/fsck":             "+lib/ext2fs lib/e2p",
 	"lib/fuse":             "lib/endian lib/iomap x/sys",
 	"lib/fuse/service":     "lib/fuse x/sys",

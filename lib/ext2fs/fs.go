@@ -51,6 +51,7 @@ type Options struct {
 	NoACL           bool   // POSIX ACLs are not looked at
 	InitItable      bool   // zero uninitialised inode tables in the background
 	InitItableWait  int    // rest as many times as long as a table took; 0: do not rest
+	Populating      bool   // a new file system is being filled: all blocks may be used, and it is not recorded as a mount
 	SbBlock         uint64 // superblock to use, in blocks of 1 KiB; 0 is the primary
 	MountPoint      string // recorded in the superblock
 	MemoryLimit     int64  // for replaying a journal in memory, bytes; 0 is 64 MiB

@@ -77,6 +77,10 @@ func (fs *FS) initGroups() error {
 	fs.freeIno.Store(freeIno)
 	fs.rblocks.Store(int64(s.RBlocksCount()) >> fs.clusterBits)
 	fs.pool = min(total/50, 4096)
+	if fs.opts.Populating { // what does not fit is an error; nobody waits for room to finish something
+		fs.rblocks.Store(0)
+		fs.pool = 0
+	}
 	return nil
 }
 

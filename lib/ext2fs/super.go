@@ -76,6 +76,9 @@ func (fs *FS) markMounted() error {
 		fs.log.Warn("the file system has errors; a check is recommended")
 	}
 	fs.markInUse()
+	if fs.opts.Populating {
+		return fs.writeSuper()
+	}
 	if s.MaxMntCount.Get() == 0 {
 		s.MaxMntCount.Set(math.MaxUint16)
 	}
@@ -143,7 +146,9 @@ func (fs *FS) updateSuper() {
 	now := fs.now().Sec
 	s.Wtime.Set(uint32(now))
 	s.WtimeHi[0] = byte(now >> 32)
-	s.KbytesWritten.Set(fs.started + uint64(fs.written.Load())>>10)
+	if !fs.opts.Populating {
+		s.KbytesWritten.Set(fs.started + uint64(fs.written.Load())>>10)
+	}
 	fs.errMu.Lock()
 	fs.errSaved += fs.putErrors(s)
 	fs.errMu.Unlock()

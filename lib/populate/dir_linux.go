@@ -1,0 +1,347 @@
+package populate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+)
+
+func (s *dirSource) load(ctx context.Context, t *Tree) error {
+	fd, err := unix.Open(s.path, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &EntryError{"open", s.path, err}
+	}
+	root := os.NewFile(uintptr(fd), s.path)
+	t.closers = append(t.closers, root)
+	d := &dirBlob{root: root, fd: fd}
+	skip, err := compileExcludes(t.opt.Exclude)
+	if err != nil {
+		return err
+	}
+	w := &dirWalk{ctx: ctx, t: t, skip: skip}
+	r := &dirReader{dirWalk: w, blob: d, bufs: sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return &EntryError{"stat", s.path, err}
+	}
+	if err := r.fill(t.root, &st); err != nil {
+		return &EntryError{"stat", s.path, err}
+	}
+	if err := r.attrs(t.root, fd, ".", ""); err != nil {
+		return &EntryError{"attributes of", s.path, err}
+	}
+	err = w.run(t.root, r.read)
+	if err == nil {
+		shared := make(map[*node]bool, len(w.links))
+		for _, n := range w.links {
+			shared[n] = true
+		}
+		recount(t.root, shared)
+	}
+	return err
+}
+
+// recount counts the names of files that may have several.
+func recount(dir *node, shared map[*node]bool) {
+	for _, d := range dir.kids {
+		if d.n.isDir() {
+			recount(d.n, shared)
+		} else if shared[d.n] {
+			d.n.links++
+		}
+	}
+}
+
+// dirBlob is a directory whose files have the paths of the tree.
+type dirBlob struct {
+	root *os.File
+	fd   int
+}
+
+// dirFile is an open file of it.
+type dirFile struct {
+	fd int
+	n  *node
+}
+
+func openBeneath(dirfd int, path string, flags int) (int, error) {
+	if path == "" {
+		path = "."
+	}
+	for {
+		fd, err := unix.Openat2(dirfd, path, &unix.OpenHow{
+			Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOATIME),
+			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+		})
+		if err == unix.EPERM { // not the owner: then without O_NOATIME
+			fd, err = unix.Openat2(dirfd, path, &unix.OpenHow{
+				Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW),
+				Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
+			})
+		}
+		if err == unix.ENOSYS {
+			fd, err = unix.Openat(dirfd, path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		}
+		if err != unix.EINTR && err != unix.EAGAIN {
+			return fd, err
+		}
+	}
+}
+
+func (b *dirBlob) open(path string, n *node) (reader, error) {
+	fd, err := openBeneath(b.fd, path, unix.O_RDONLY|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	f := &dirFile{fd: fd, n: n}
+	if err := f.same(); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	return f, nil
+}
+
+// same fails if the file is not the one that was looked at when the tree was
+// loaded: what was measured would not fit.
+func (f *dirFile) same() error {
+	var st unix.Stat_t
+	if err := unix.Fstat(f.fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.n.size {
+		return fmt.Errorf("it has changed since it was looked at: %w", syscall.EAGAIN)
+	}
+	return nil
+}
+
+func (f *dirFile) ReadAt(p []byte, off int64) (int, error) {
+	n := 0
+	for n < len(p) {
+		k, err := unix.Pread(f.fd, p[n:], off+int64(n))
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return n, err
+		}
+		if k == 0 {
+			return n, fmt.Errorf("it has become shorter: %w", syscall.EAGAIN)
+		}
+		n += k
+	}
+	return n, nil
+}
+
+func (f *dirFile) Close() error {
+	err := f.same()
+	if e := unix.Close(f.fd); err == nil {
+		err = e
+	}
+	return err
+}
+
+type dirReader struct {
+	*dirWalk
+	blob *dirBlob
+	bufs sync.Pool
+	atMu sync.Mutex // guards t.shared
+}
+
+// read reads one directory: its names, and what they are.
+func (r *dirReader) read(j dirJob) error {
+	fd, err := openBeneath(r.blob.fd, j.path, unix.O_RDONLY|unix.O_DIRECTORY)
+	if err != nil {
+		return &EntryError{"open", "/" + j.path, err}
+	}
+	f := os.NewFile(uintptr(fd), j.path)
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return &EntryError{"read", "/" + j.path, errnoOf(err)}
+	}
+	if int(r.entries.Add(int64(len(names)))) > r.t.maxEntries {
+		return fmt.Errorf("more than %d entries (Options.MaxEntries): %w", r.t.maxEntries, syscall.E2BIG)
+	}
+	if j.n.kids == nil && len(names) > 0 {
+		j.n.kids = make(map[string]dirent, len(names))
+	}
+	if strings.Count(j.path, "/") >= maxDepth {
+		return &EntryError{"read", "/" + j.path, badInput("more than %d directories deep", maxDepth)}
+	}
+	var dirs []dirJob
+	for _, name := range names {
+		path := name
+		if j.path != "" {
+			path = j.path + "/" + name
+		}
+		n, err := r.entry(fd, name, path)
+		if err != nil {
+			return entryErr("read", "/"+path, err)
+		}
+		if n == nil {
+			r.entries.Add(-1)
+			continue
+		}
+		j.n.kids[name] = dirent{n: n}
+		if n.isDir() {
+			dirs = append(dirs, dirJob{path, n})
+		}
+	}
+	r.push(dirs)
+	return nil
+}
+
+func errnoOf(err error) error {
+	var no syscall.Errno
+	if errors.As(err, &no) {
+		return no
+	}
+	return err
+}
+
+// entry reads what a name is; nil if it is left out.
+func (r *dirReader) entry(dirfd int, name, path string) (*node, error) {
+	var st unix.Stat_t
+	if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return nil, &EntryError{"stat", "/" + path, err}
+	}
+	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if r.skip.match(path, dir) {
+		return nil, nil
+	}
+	if dir || st.Nlink == 1 {
+		return r.node(dirfd, name, path, &st, 1)
+	}
+	return r.linked(uint64(st.Dev), st.Ino, func() (*node, error) { return r.node(dirfd, name, path, &st, 0) })
+}
+
+func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t, links uint32) (*node, error) {
+	n := &node{links: links}
+	if err := r.fill(n, st); err != nil {
+		return nil, err
+	}
+	switch {
+	case n.isLnk():
+		b := make([]byte, 4096)
+		k, err := unix.Readlinkat(dirfd, name, b)
+		if err != nil {
+			return nil, &EntryError{"readlink", "/" + path, err}
+		}
+		n.target = string(b[:k])
+		n.size = int64(k)
+	case n.isReg():
+		n.blob = r.blob
+		// Fewer blocks than bytes: a file with holes, or compressed. Where blocks
+		// that are zero become holes anyway, what the source has does not matter.
+		if n.size > 0 && st.Blocks*512 < n.size {
+			if err := r.holes(n, dirfd, name); err != nil {
+				return nil, &EntryError{"look for holes in", "/" + path, err}
+			}
+		}
+	}
+	if err := r.attrs(n, dirfd, name, path); err != nil {
+		return nil, &EntryError{"attributes of", "/" + path, err}
+	}
+	return n, nil
+}
+
+// fill takes what stat tells.
+func (r *dirReader) fill(n *node, st *unix.Stat_t) error {
+	n.mode = uint16(st.Mode)
+	n.uid, n.gid = st.Uid, st.Gid
+	n.atime = ondisk.Time{Sec: int64(st.Atim.Sec), Nsec: uint32(st.Atim.Nsec)}
+	n.mtime = ondisk.Time{Sec: int64(st.Mtim.Sec), Nsec: uint32(st.Mtim.Nsec)}
+	n.implied = false
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG, unix.S_IFLNK:
+		n.size = st.Size
+	case unix.S_IFCHR, unix.S_IFBLK:
+		n.rdev = encodeDev(unix.Major(uint64(st.Rdev)), unix.Minor(uint64(st.Rdev)))
+	case unix.S_IFDIR, unix.S_IFIFO, unix.S_IFSOCK:
+	default:
+		return badInput("it is of a type that ext4 does not have (mode %#o)", st.Mode)
+	}
+	return nil
+}
+
+// holes finds where a file has data.
+func (r *dirReader) holes(n *node, dirfd int, name string) error {
+	fd, err := unix.Openat(dirfd, name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	segs := []seg{}
+	for off := int64(0); off < n.size; {
+		a, err := unix.Seek(fd, off, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			break
+		}
+		if err == unix.EINVAL { // the file system does not know
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		b, err := unix.Seek(fd, a, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		if a = max(a, off); a >= n.size {
+			break
+		}
+		if b = min(b, n.size); b <= a {
+			break
+		}
+		segs = append(segs, seg{a, b - a, a})
+		off = b
+	}
+	if len(segs) != 1 || segs[0].off != 0 || segs[0].n != n.size {
+		n.segs = &segs
+	}
+	return nil
+}
+
+// attrs reads the extended attributes of an entry.
+func (r *dirReader) attrs(n *node, dirfd int, name, path string) error {
+	if r.t.opt.NoXattrs {
+		return nil
+	}
+	bp := r.bufs.Get().(*[]byte)
+	defer r.bufs.Put(bp)
+	at := fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, name)
+	k, err := unix.Llistxattr(at, *bp)
+	if err == unix.EOPNOTSUPP || err == nil && k == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var list []xattr
+	for full := range strings.SplitSeq(strings.TrimSuffix(string((*bp)[:k]), "\x00"), "\x00") {
+		if !knownXattr(full) {
+			r.t.warn("/"+path, "attribute %s is left out: ext4 has no such namespace", full)
+			continue
+		}
+		v, err := unix.Lgetxattr(at, full, *bp)
+		if err == unix.ENODATA { // of a namespace that only the super-user reads
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", full, err)
+		}
+		list = append(list, xattr{full, string((*bp)[:v])})
+	}
+	r.atMu.Lock()
+	n.attrs = r.t.share(list)
+	r.atMu.Unlock()
+	return nil
+}

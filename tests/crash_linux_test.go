@@ -96,7 +96,7 @@ func TestCrashNoJournal(t *testing.T) {
 // until each run has had its share. The longer sweep is more loads, since a load
 // has so many syncs.
 func sweep(t *testing.T, spec testfs.Spec, opts string, ops, laps int, seed uint64, s testfs.Sweep) {
-	each := (testfs.CrashStates(1200) + len(crashRuns) - 1) / len(crashRuns)
+	each := (testfs.CrashStates(testfs.MountStates) + len(crashRuns) - 1) / len(crashRuns)
 	states, promises := 0, 0
 	for s.Seed = seed; states < each && !t.Failed(); s.Seed += 100 {
 		rec := record(t, spec, opts, ops, laps, s.Seed)

@@ -373,11 +373,15 @@ func repairOutput(tool string, img *Image) (string, error) {
 	return outputOf(tool, append(args, img.Path)...)
 }
 
-// CrashStates returns how many states a test sweeps: n, or what the environment
-// asks for by E2KIT_CRASH_STATES, as "make crash" does.
+// MountStates is how many states of mounts are swept by default.
+const MountStates = 1200
+
+// CrashStates returns how many states a test sweeps: n, or more in proportion
+// where the environment asks for more of MountStates by E2KIT_CRASH_STATES, as
+// "make crash" does.
 func CrashStates(n int) int {
 	if v, err := strconv.Atoi(os.Getenv("E2KIT_CRASH_STATES")); err == nil && v > 0 {
-		return v
+		return (n*v + MountStates - 1) / MountStates
 	}
 	return n
 }

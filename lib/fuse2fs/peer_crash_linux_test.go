@@ -251,7 +251,7 @@ func TestPeerCrash(t *testing.T) {
 	if testing.Short() {
 		t.Skip("short")
 	}
-	states := testfs.CrashStates(1100)/(len(crashSpecs)*len(profiles)) + 1
+	states := testfs.CrashStates(testfs.MountStates)/(len(crashSpecs)*len(profiles)) + 1
 	tried, must := 0, 0
 	for i, spec := range crashSpecs {
 		t.Run(spec.Name, func(t *testing.T) {

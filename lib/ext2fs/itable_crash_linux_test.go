@@ -27,6 +27,7 @@ func TestLazyInitCrash(t *testing.T) {
 	if err := load(fs, 3, 300, true); err != nil {
 		t.Error(err)
 	}
+	fs.lazy.done.Wait() // all tables
 	if err := fs.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +77,7 @@ func TestLazyInitCrash(t *testing.T) {
 		t.Error(f)
 	}
 	t.Logf("%d states, %d zeroed tables", res.States, groups)
-	if groups < res.States {
-		t.Error("hardly a table was zeroed")
+	if groups == 0 {
+		t.Error("no table was zeroed in any state")
 	}
 }

@@ -15,7 +15,7 @@ LINKS_mke2fs   := mkfs.ext2 mkfs.ext3 mkfs.ext4
 LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
 
 # The packages that must build on systems other than Linux.
-PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p populate
+PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p mkfsconf populate
 PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
 
 CMDS := $(notdir $(patsubst %/main.go,%,$(wildcard cmd/*/main.go)))

@@ -93,6 +93,10 @@ install: all
 	@set -e; for u in packaging/systemd/*; do \
 	  sed 's|/usr/sbin/|$(PREFIX)/sbin/|' "$$u" >$(DESTDIR)$(UNITDIR)/$${u##*/}; \
 	  chmod 644 $(DESTDIR)$(UNITDIR)/$${u##*/}; done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	@set -e; for c in packaging/completion/*.bash; do b=$$(basename $$c .bash); \
+	  install -m 644 $$c $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
+	@set -e; for l in $(LINKS_mke2fs); do ln -sf mke2fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$l; done
 
 clean:
 	rm -rf bin

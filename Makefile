@@ -15,7 +15,7 @@ LINKS_mke2fs   := mkfs.ext2 mkfs.ext3 mkfs.ext4
 LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
 
 # The packages that must build on systems other than Linux.
-PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p populate
+PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p mkfsconf populate
 PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
 
 CMDS := $(notdir $(patsubst %/main.go,%,$(wildcard cmd/*/main.go)))
@@ -93,6 +93,10 @@ install: all
 	@set -e; for u in packaging/systemd/*; do \
 	  sed 's|/usr/sbin/|$(PREFIX)/sbin/|' "$$u" >$(DESTDIR)$(UNITDIR)/$${u##*/}; \
 	  chmod 644 $(DESTDIR)$(UNITDIR)/$${u##*/}; done
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions
+	@set -e; for c in packaging/completion/*.bash; do b=$$(basename $$c .bash); \
+	  install -m 644 $$c $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
+	@set -e; for l in $(LINKS_mke2fs); do ln -sf mke2fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$l; done
 
 clean:
 	rm -rf bin

@@ -45,6 +45,7 @@ var deps = map[string]string{
 	"lib/e2p":              "lib/ext2fs/ondisk uuid humanize",
 	"lib/populate":         "+lib/ext2fs compress x/sys",
 	"lib/fsck":             "+lib/ext2fs lib/e2p",
+	"lib/mkfsconf":         "",
 	"lib/fuse":             "lib/endian lib/iomap x/sys",
 	"lib/fuse/service":     "lib/fuse x/sys",
 	"lib/sandbox":          "x/sys",

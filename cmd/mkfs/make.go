@@ -1,0 +1,181 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/blockdev"
+	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+	"github.com/e2kit/e2kit/lib/mkfsconf"
+)
+
+// maker is one run of the command.
+type maker struct {
+	*cli.Context
+	*request
+	extended
+	prompt *cli.Prompter
+	conf   *mkfsconf.Config
+	types  mkfsconf.Types
+	target target
+	opts   ext2fs.FormatOptions
+	log    uint   // block size is 1<<log, once known
+	count  uint64 // of blocks, as asked for or as the device has
+	delay  int64  // seconds until a question answers itself
+
+	journalDev string // path of an external journal
+}
+
+// fail returns an error that ends the command.
+func fail(format string, args ...any) error {
+	return &cli.Exit{Status: exitFailure, Cause: fmt.Errorf(format, args...)}
+}
+
+// run makes the file system.
+func (m *maker) run() error {
+	m.extended = extended{}
+	m.backups, m.extended.revision = -1, -1
+	if m.populate != "" {
+		return fail("-d %s: a file system cannot be filled yet; make it without -d and copy into it", m.populate)
+	}
+	conf, err := mkfsconf.Load()
+	if err != nil {
+		return fail("configuration: %w", err)
+	}
+	m.conf = conf
+	if v, ok := conf.Get("options", "proceed_delay"); ok {
+		m.delay, _ = strconv.ParseInt(v, 0, 64)
+	}
+	for _, list := range m.request.extended {
+		// The place of the file system must be known before its size.
+		if err := m.extended.parse(list); err != nil {
+			return err
+		}
+	}
+	if err := m.findTarget(); err != nil {
+		return err
+	}
+	if err := m.resolve(); err != nil {
+		return err
+	}
+	plan, err := ext2fs.Plan(int64(m.opts.Blocks)<<m.log, m.opts)
+	if err != nil {
+		return fail("%s: %w", m.device, err)
+	}
+	if err := m.checkTarget(); err != nil {
+		return err
+	}
+	if !m.noAction {
+		if err := m.createTarget(); err != nil {
+			return err
+		}
+	}
+	m.show(plan)
+	if plan.NoJournal {
+		m.Warn(fmt.Errorf("%s is too small for a journal; it gets none", m.device))
+	}
+	if m.noAction {
+		return nil
+	}
+	return m.format()
+}
+
+// format opens the device and makes the file system on it.
+func (m *maker) format() error {
+	dev, err := m.openTarget()
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	if err := m.findBadBlocks(dev); err != nil {
+		return err
+	}
+	if err := m.joinJournal(); err != nil {
+		return err
+	}
+	var to blockdev.Device = dev
+	undo, err := m.openUndo(dev)
+	if err != nil {
+		return err
+	}
+	if undo != nil {
+		to = undo
+		m.opts.Discard = false // what is discarded could not be saved
+	}
+	m.opts.SyncEvery = syncEvery(m)
+	p := newProgress(m)
+	m.opts.Progress = p.step
+	r, err := ext2fs.Format(to, m.opts)
+	p.end(err == nil)
+	if undo != nil {
+		if e := undo.Finish(); err == nil && e != nil {
+			err = fmt.Errorf("undo file: %w", e)
+		}
+	}
+	if err != nil {
+		return fail("%s: no file system made: %w", m.device, err)
+	}
+	m.tellResult(r)
+	return nil
+}
+
+func (m *maker) tellResult(r *ext2fs.FormatResult) {
+	for _, b := range r.BadBackups {
+		m.Warn(fmt.Errorf("block %d is bad: the backup of superblock and descriptors there is damaged", b))
+	}
+	if r.Super.HasIncompat(ondisk.IncompatMMP) && !m.quiet {
+		fmt.Fprintf(m.Stdout, "Multiple mount protection is enabled with update interval %d seconds.\n", r.Super.MMPInterval.Get())
+	}
+	if !m.quiet && r.Super.Checkinterval.Get() != 0 {
+		fmt.Fprintf(m.Stdout, "It will be checked after %d mounts or %d days; tune2fs -c and -i change that.\n",
+			int16(r.Super.MaxMntCount.Get()), r.Super.Checkinterval.Get()/86400)
+	}
+}
+
+// now returns the time that the file system is made at, from the environment if
+// that tells one.
+func now() (int64, error) {
+	for _, name := range []string{"E2FSPROGS_FAKE_TIME", "SOURCE_DATE_EPOCH"} {
+		if v := os.Getenv(name); v != "" {
+			n, err := strconv.ParseInt(v, 0, 64)
+			if err != nil {
+				return 0, fail("%s=%s is not a number of seconds", name, v)
+			}
+			return n, nil
+		}
+	}
+	return time.Now().Unix(), nil
+}
+
+// proceed asks whether to go on in spite of what was told, and ends the command
+// if not. With -F nothing is asked.
+func (m *maker) proceed() error {
+	if m.force > 0 {
+		return nil
+	}
+	answer := make(chan bool, 1)
+	go func() {
+		yes, err := m.prompt.Ask("Proceed anyway", false, false)
+		answer <- yes && err == nil
+	}()
+	var timeout <-chan time.Time
+	if m.delay > 0 {
+		timeout = time.After(time.Duration(m.delay) * time.Second)
+	}
+	select {
+	case yes := <-answer:
+		if yes {
+			return nil
+		}
+		return &cli.Exit{Status: exitFailure}
+	case <-timeout:
+		fmt.Fprintln(m.Stdout)
+		return nil
+	}
+}

@@ -51,7 +51,7 @@ func command(name string) *cli.Command {
 			strs("b", "block `SIZE` in bytes"),
 			flag("c", "look for bad blocks first; twice: by writing"),
 			strs("C", "cluster `SIZE` in bytes, with bigalloc"),
-			strs("d", "`SOURCE` to copy into the file system (not supported yet)"),
+			strs("d", "`SOURCE` to copy into the file system: a directory, a tar archive, - for one from standard input, an OCI image layout"),
 			flag("D", "direct I/O"),
 			strs("e", "on errors: `continue`, remount-ro or panic"),
 			strs("E", "extended `OPTIONS`"),

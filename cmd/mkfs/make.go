@@ -13,6 +13,7 @@ import (
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/mkfsconf"
+	"github.com/e2kit/e2kit/lib/populate"
 )
 
 // maker is one run of the command.
@@ -30,6 +31,8 @@ type maker struct {
 	delay  int64  // seconds until a question answers itself
 
 	journalDev string // path of an external journal
+
+	tree *populate.Tree // what to fill it with, or nil
 }
 
 // fail returns an error that ends the command.
@@ -41,9 +44,6 @@ func fail(format string, args ...any) error {
 func (m *maker) run() error {
 	m.extended = extended{}
 	m.backups, m.extended.revision = -1, -1
-	if m.populate != "" {
-		return fail("-d %s: a file system cannot be filled yet; make it without -d and copy into it", m.populate)
-	}
 	conf, err := mkfsconf.Load()
 	if err != nil {
 		return fail("configuration: %w", err)
@@ -69,6 +69,9 @@ func (m *maker) run() error {
 		return fail("%s: %w", m.device, err)
 	}
 	if err := m.checkTarget(); err != nil {
+		return err
+	}
+	if err := m.loadSource(); err != nil {
 		return err
 	}
 	if !m.noAction {
@@ -113,6 +116,10 @@ func (m *maker) format() error {
 	m.opts.Progress = p.step
 	r, err := ext2fs.Format(to, m.opts)
 	p.end(err == nil)
+	var filling error
+	if err == nil {
+		filling = m.fill(to)
+	}
 	if undo != nil {
 		if e := undo.Finish(); err == nil && e != nil {
 			err = fmt.Errorf("undo file: %w", e)
@@ -120,6 +127,9 @@ func (m *maker) format() error {
 	}
 	if err != nil {
 		return fail("%s: no file system made: %w", m.device, err)
+	}
+	if filling != nil {
+		return filling
 	}
 	m.tellResult(r)
 	return nil

@@ -153,6 +153,11 @@ var cases = []string{
 	"64M -t ext4 -O uninit_bg,^metadata_csum", "64M -t ext4 -O ^64bit", "64M -t ext4 -O ^extent,^64bit",
 	"64M -t ext4 -O ^resize_inode", "64M -t ext4 -O ^has_journal", "64M -t ext4 -O ^filetype", "64M -t ext4 -O ^extra_isize",
 	"64M -T news", "64M -T largefile -t ext4", "64M -t ext4 -T odd", "600M -t ext4 -T odd,small", "64M -U clear -t ext4",
+	"dirty 64M -t ext4 -E nodiscard", "dirty 64M -t ext3 -E nodiscard", "dirty 64M -t ext2 -E nodiscard",
+	"dirty 64M -t ext4 -E nodiscard,lazy_itable_init=0", "dirty 200M -t ext4 -b 4096 -E nodiscard",
+	"dirty 64M -t ext4 -O quota,orphan_file -E nodiscard", "dirty 64M -t ext4 -O bigalloc -E nodiscard",
+	"dirty 64M -t ext4 -b 4096 -E nodiscard,lazy_journal_init=1", "dirty 64M -O journal_dev -b 4096 -E nodiscard",
+	"dirty 64M -t ext4 -O meta_bg,^resize_inode,^flex_bg -E nodiscard", "dirty 64M -t ext4",
 	"64M -s 1", "64M -O ^sparse_super,^resize_inode -b 1024", "64M -t ext4 -E offset=1048576 40M", "64M -t ext4 30M", "64M -t ext4 81920s",
 }
 
@@ -258,6 +263,11 @@ func valid(pick []int) bool {
 
 func compare(t *testing.T, args []string) {
 	dir := environment(t)
+	// A device may hold what must not shine through.
+	dirty := args[0] == "dirty"
+	if dirty {
+		args = args[1:]
+	}
 	size := args[0]
 	args = arguments(args[1:])
 	// An operand of the case is the size of the file system.
@@ -285,6 +295,15 @@ func compare(t *testing.T, args []string) {
 		}
 		f.Close()
 		testfs.Run(t, "truncate", "-s", size, p)
+		if dirty {
+			st, err := os.Stat(p)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(p, bytes.Repeat([]byte{0x5a}, int(st.Size())), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
 		images[who] = p
 	}
 	last := func(p string) []string {

@@ -26,7 +26,9 @@ func (f *formatter) prepare() error {
 	if f.opts.SuperOnly {
 		return nil
 	}
-	if _, err := f.dev.WriteAt(make([]byte, ondisk.SuperSize), ondisk.SuperOffset); err != nil {
+	// As far as other signatures of a superblock's kind lie.
+	const head = 4096
+	if _, err := f.dev.WriteAt(make([]byte, head-ondisk.SuperOffset), ondisk.SuperOffset); err != nil {
 		return err
 	}
 	if err := f.dev.Sync(); err != nil {

@@ -14,6 +14,8 @@
 //	defer fs.Close()
 //	root, err := fs.Iget(ondisk.RootIno)
 //
+// [Format] makes a file system; what it made can be opened.
+//
 // All changes of metadata go through handles of package jbd2, so that an
 // operation is there as a whole or not at all after a crash; a file system
 // without a journal uses the same handles. What POSIX says about an operation

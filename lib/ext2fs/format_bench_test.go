@@ -2,9 +2,11 @@ package ext2fs
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
 // sink is a device that takes everything and keeps nothing.
@@ -47,5 +49,47 @@ func BenchmarkFormat(b *testing.B) {
 			}
 			b.ReportMetric(float64(written)/(1<<20), "MiB-written")
 		})
+	}
+}
+
+// TestFormatHuge makes the largest file systems: memory follows what is used.
+func TestFormatHuge(t *testing.T) {
+	for _, x := range []struct {
+		size    int64
+		block   int
+		cluster int
+		most    uint64 // bytes of heap
+	}{
+		{1 << 60, 65536, 256 << 20, 64 << 20},
+		{1 << 60, 4096, 64 << 20, 128 << 20},
+		{64 << 40, 4096, 0, 64 << 20},
+	} {
+		o := DefaultFormat()
+		o.BlockSize, o.Inodes, o.Compat = x.block, 1<<24, o.Compat&^ondisk.CompatResizeInode
+		if x.cluster != 0 {
+			o.ROCompat |= ondisk.ROCompatBigalloc
+			o.ClusterSize = x.cluster
+		}
+		var peak uint64
+		o.Progress = func(s Stage, done, total uint64) {
+			if done&0x3fff == 0 {
+				var m runtime.MemStats
+				runtime.ReadMemStats(&m)
+				peak = max(peak, m.HeapAlloc)
+			}
+		}
+		dev := &sink{size: x.size}
+		r, err := Format(dev, o)
+		if err != nil {
+			t.Errorf("%d bytes, blocks of %d: %v", x.size, x.block, err)
+			continue
+		}
+		if b := r.Super.BlocksCount(); b > uint64(x.size)/uint64(x.block) || b < uint64(x.size)/uint64(x.block)/10*9 {
+			t.Errorf("%d bytes: %d blocks", x.size, b)
+		}
+		t.Logf("%d bytes, blocks of %d: %d groups, %d MiB written, %d MiB of heap", x.size, x.block, r.Groups, dev.written>>20, peak>>20)
+		if peak > x.most {
+			t.Errorf("%d bytes: %d bytes of heap", x.size, peak)
+		}
 	}
 }

@@ -80,13 +80,15 @@ func (u *userBed) image(name string, uid int) *testfs.Image {
 }
 
 // run runs a script as root in the bed: there "user CMD" runs a command as the
-// user, and $SETUID and $PLAIN are the helper's command line.
+// user, and $SETUID and $PLAIN are the helper's command line. There is no
+// fusermount, by which a user could mount without the helper.
 func (u *userBed) run(script string) (string, error) {
 	u.t.Helper()
 	helper := func(name string) string {
 		return fmt.Sprintf("%s/%s --mount-helper --socket-dir %s -v", u.dir, name, u.s.dir)
 	}
-	script = fmt.Sprintf("SETUID='%s'\nPLAIN='%s'\nuser() { setpriv --reuid %d --regid %d --clear-groups -- \"$@\"; }\nmount --bind %s/fuse /dev/fuse && cd %s || exit 99\n",
+	script = fmt.Sprintf("SETUID='%s'\nPLAIN='%s'\nuser() { setpriv --reuid %d --regid %d --clear-groups -- \"$@\"; }\nmount --bind %s/fuse /dev/fuse && cd %s || exit 99\n"+
+		"for f in fusermount3 fusermount; do if p=$(command -v $f); then mount --bind /dev/null \"$(readlink -f \"$p\")\" || exit 98; fi; done\n",
 		helper("setuid"), helper("plain"), userID, userID, u.dir, u.dir) + script
 	cmd := exec.Command("timeout", "-k", "5", "60", "unshare", "--mount", "--propagation", "private", "sh", "-uc", script)
 	out, err := cmd.CombinedOutput()

@@ -89,7 +89,7 @@ func (m *maker) resolveTypes() error {
 	if m.count > math.MaxUint64>>m.log {
 		size = math.MaxUint64
 	}
-	types, warnings, err := m.conf.Types(m.fsType, m.usage, sizeType(size), m.opts.CreatorOS == ondisk.OSHurd)
+	types, warnings, err := m.conf.Types(m.fsType, m.usage, sizeType(size), m.opts.CreatorOS == ondisk.OSHurd, m.force > 0)
 	if err != nil {
 		return fail("%w", err)
 	}

@@ -7,6 +7,6 @@
 // used by many at once.
 //
 //	c, err := mkfsconf.Load()
-//	types, warnings, err := c.Types("ext4", "", "small", false)
+//	types, warnings, err := c.Types("ext4", "", "small", false, false)
 //	size := types.Int("blocksize", 4096)
 package mkfsconf

@@ -56,7 +56,7 @@ func TestParse(t *testing.T) {
 	if v, ok := c.Get("fs_types", "ext4"); ok {
 		t.Errorf("a section has the value %q", v)
 	}
-	ty, warn, err := c.Types("ext4", "small,odd", "default", false)
+	ty, warn, err := c.Types("ext4", "small,odd", "default", false, false)
 	if err != nil || len(warn) != 1 {
 		t.Fatal(warn, err)
 	}
@@ -69,7 +69,13 @@ func TestParse(t *testing.T) {
 	if ty.Bool("nothing", true) != true || ty.Float("reserved_ratio", 5) != 5 {
 		t.Error("defaults are lost")
 	}
-	if _, _, err := c.Types("ext3", "", "default", false); err == nil {
+	if _, _, err := c.Types("ext9", "", "default", false, false); err == nil {
+		t.Error("a file system type that is not configured is taken")
+	}
+	if _, warn, err := c.Types("ext9", "", "default", false, true); err != nil || len(warn) != 1 {
+		t.Errorf("with force, a type that is not configured: %q, %v", warn, err)
+	}
+	if _, _, err := c.Types("ext3", "", "default", false, false); err == nil {
 		t.Error("ext3 is not defined and no error")
 	}
 }
@@ -145,7 +151,7 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		ty, _, err := c.Types("ext2", "small,big", "default", true)
+		ty, _, err := c.Types("ext2", "small,big", "default", true, false)
 		if err != nil {
 			t.Fatal(err)
 		}

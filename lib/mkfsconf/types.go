@@ -1,6 +1,7 @@
 package mkfsconf
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -90,15 +91,15 @@ func SizeType(size uint64) string {
 
 // Types returns the list for a file system type, such as ext4, and usage types
 // with commas between them, sizeType if there is none. hurd adds that of the
-// GNU Hurd. A type that is not configured is told in warnings, but the general
-// one is an error, unless it is ext2, which takes no configuration.
-func (c *Config) Types(fsType, usage, sizeType string, hurd bool) (t Types, warnings []string, err error) {
+// GNU Hurd. A type that is not configured is told in warnings, but without
+// force the general one is an error, unless it is ext2, which takes no configuration.
+func (c *Config) Types(fsType, usage, sizeType string, hurd, force bool) (t Types, warnings []string, err error) {
 	if fsType != "ext2" && !c.HasSection("fs_types", fsType) {
-		switch fsType {
-		case "ext3", "ext4", "ext4dev":
-			return t, nil, fmt.Errorf("mke2fs.conf does not define the file system type %s: install the one of this release", fsType)
+		why := fmt.Sprintf("mke2fs.conf does not define the file system type %s", fsType)
+		if !force {
+			return t, nil, errors.New(why)
 		}
-		warnings = append(warnings, fmt.Sprintf("mke2fs.conf does not define the file system type %s", fsType))
+		warnings = append(warnings, why)
 	}
 	t = Types{Names: []string{fsType}, c: c}
 	if usage == "" {

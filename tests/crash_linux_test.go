@@ -43,6 +43,8 @@ var crashRuns = []struct {
 	{"data=journal", false, 150, 0, testfs.Spec{Name: "journal", BlockSize: 1024, Size: 16 * mb, Inodes: 1024, Journal: "size=4"}},
 	{"", false, 150, 0, testfs.Spec{Name: "4k-all", Size: 24 * mb, InodeSize: 512, Inodes: 1024, Journal: "size=4",
 		Features: "inline_data,ea_inode,orphan_file,metadata_csum_seed"}},
+	// Past the page cache, with what fills whole blocks written behind.
+	{"direct", true, 150, 0, testfs.Spec{Name: "behind-torn", Size: 24 * mb, Inodes: 1024, Journal: "size=4"}},
 	{"", false, 150, 0, testfs.Spec{Name: "ext3", Type: "ext3", BlockSize: 1024, Size: 16 * mb, Inodes: 1024, Journal: "size=1"}},
 	{"", false, 150, 0, testfs.Spec{Name: "nocsum-bigalloc", BlockSize: 1024, Cluster: 4096, Size: 16 * mb, Inodes: 1024, Journal: "size=2",
 		Features: "bigalloc,^metadata_csum"}},

@@ -111,6 +111,9 @@ func (o *options) openFS(dev, jnl blockdev.Device) (*opened, error) {
 	if o.Debug {
 		level.Set(slog.LevelDebug)
 	}
+	if blockdev.Align(dev) > 1 && !o.ReadOnly {
+		dev = blockdev.NewBehind(dev) // without the page cache each write waits for a disk
+	}
 	x := &opened{o: o, dev: dev, jnl: jnl}
 	x.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level}))
 	var err error

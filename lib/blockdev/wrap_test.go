@@ -29,6 +29,7 @@ func TestWrappers(t *testing.T) {
 			"RoWindow":  func(d blockdev.Device) blockdev.Device { return window(t, blockdev.ReadOnly(d), 4096, mib) },
 			"Fault":     func(d blockdev.Device) blockdev.Device { return blockdev.NewFault(d) },
 			"Record":    func(d blockdev.Device) blockdev.Device { return blockdev.NewRecord(d) },
+			"Behind":    func(d blockdev.Device) blockdev.Device { return behindAll{blockdev.NewBehind(d)} },
 		} {
 			t.Run(base+name, func(t *testing.T) {
 				devtest.Run(t, func(t *testing.T) blockdev.Device { return wrap(open(t)) })

@@ -24,6 +24,10 @@ func (ip *Inode) CopyRange(off int64, dst *Inode, dstOff, n int64, privileged bo
 	case ip == dst && off < dstOff+n && dstOff < off+n:
 		return 0, syscall.EINVAL
 	}
+	how := writeHow(0)
+	if privileged {
+		how = writePrivileged
+	}
 	bp := copyBufs.Get().(*[]byte)
 	defer copyBufs.Put(bp)
 	done := int64(0)
@@ -36,7 +40,7 @@ func (ip *Inode) CopyRange(off int64, dst *Inode, dstOff, n int64, privileged bo
 		if k == 0 {
 			break
 		}
-		w, err := dst.write(b[:k], dstOff+done, privileged)
+		w, err := dst.write(b[:k], dstOff+done, how)
 		done += int64(w)
 		if err != nil || w < k {
 			return done, sofar(done, err)

@@ -55,13 +55,36 @@ func (ip *Inode) hasData() error {
 // returned. Writes inside the file run side by side, and so do those of whole
 // blocks after its end; others one at a time. It fails with EFBIG beyond the largest size, with ENOSPC, and with EROFS; then
 // the bytes it returns have been written.
-func (ip *Inode) WriteAt(p []byte, off int64) (int, error) { return ip.write(p, off, false) }
+func (ip *Inode) WriteAt(p []byte, off int64) (int, error) { return ip.write(p, off, 0) }
 
 // WriteAtPrivileged is WriteAt for those who may take the blocks that are kept
 // for the super-user.
-func (ip *Inode) WriteAtPrivileged(p []byte, off int64) (int, error) { return ip.write(p, off, true) }
+func (ip *Inode) WriteAtPrivileged(p []byte, off int64) (int, error) {
+	return ip.write(p, off, writePrivileged)
+}
 
-func (ip *Inode) write(p []byte, off int64, rsvOK bool) (int, error) {
+// WriteBack is WriteAt, or WriteAtPrivileged, for content that the caller's
+// cache held: what is written to new blocks may still be in memory when it
+// returns, if the device is one that writes behind. It is there before the
+// transaction that makes it the file's, and before Fsync returns, which is when
+// an error shows.
+func (ip *Inode) WriteBack(p []byte, off int64, privileged bool) (int, error) {
+	how := writeBehind
+	if privileged {
+		how |= writePrivileged
+	}
+	return ip.write(p, off, how)
+}
+
+// writeHow says how content is written.
+type writeHow uint8
+
+const (
+	writePrivileged writeHow = 1 << iota // may take the blocks kept for the super-user
+	writeBehind                          // need not be on the device before its transaction commits
+)
+
+func (ip *Inode) write(p []byte, off int64, how writeHow) (int, error) {
 	fs := ip.fs
 	if off < 0 {
 		return 0, syscall.EINVAL
@@ -83,12 +106,12 @@ func (ip *Inode) write(p []byte, off int64, rsvOK bool) (int, error) {
 	n, err := 0, error(nil)
 	ip.mu.RLock()
 	if ip.writesBeside(int64(len(p)), off) {
-		n, err = ip.writeBlocks(p, off, rsvOK)
+		n, err = ip.writeBlocks(p, off, how)
 		ip.mu.RUnlock()
 	} else {
 		ip.mu.RUnlock()
 		ip.mu.Lock()
-		n, err = ip.writeLocked(p, off, rsvOK)
+		n, err = ip.writeLocked(p, off, how)
 		ip.mu.Unlock()
 	}
 	fs.written.Add(int64(n))
@@ -142,7 +165,7 @@ func (ip *Inode) writesBeside(n, off int64) bool {
 }
 
 // writeLocked is WriteAt with mu held exclusively.
-func (ip *Inode) writeLocked(p []byte, off int64, rsvOK bool) (int, error) {
+func (ip *Inode) writeLocked(p []byte, off int64, how writeHow) (int, error) {
 	fs := ip.fs
 	if fs.hasInlineData {
 		if done, err := ip.inlineWriteAt(p, off); err != nil {
@@ -157,20 +180,23 @@ func (ip *Inode) writeLocked(p []byte, off int64, rsvOK bool) (int, error) {
 		}
 	}
 	if ip.JournalsData() {
-		return ip.journalWrite(p, off, rsvOK)
+		return ip.journalWrite(p, off, how&writePrivileged != 0)
 	}
-	return ip.writeBlocks(p, off, rsvOK)
+	return ip.writeBlocks(p, off, how)
 }
 
 // writeBlocks writes by the executor. mu is held, as writesBeside says.
-func (ip *Inode) writeBlocks(p []byte, off int64, rsvOK bool) (int, error) {
+func (ip *Inode) writeBlocks(p []byte, off int64, how writeHow) (int, error) {
 	ip.fs.dataMu.RLock()
 	defer ip.fs.dataMu.RUnlock()
 	var f iomap.File = (*writer)(ip)
-	if rsvOK {
+	if how&writePrivileged != 0 {
 		f = (*rootWriter)(ip)
 	}
 	x := ip.fs.exec()
+	if how&writeBehind != 0 {
+		x.WriteNew = ip.fs.writeNew
+	}
 	n, err := x.Write(f, p, off, ip.Size())
 	if n > 0 {
 		if e := ip.touch(); err == nil {
@@ -257,7 +283,7 @@ func (ip *Inode) ReadInline(p []byte, off int64) (int, error) {
 }
 
 // WriteInline implements iomap.InlineFile. mu is held exclusively.
-func (ip *Inode) WriteInline(p []byte, off int64) (int, error) { return ip.writeLocked(p, off, false) }
+func (ip *Inode) WriteInline(p []byte, off int64) (int, error) { return ip.writeLocked(p, off, 0) }
 
 // Fsync makes what was done to the file before the call durable; with datasync
 // at least what is needed to read its content. If that is committed already the

@@ -63,15 +63,16 @@ type Options struct {
 
 // FS is an open file system.
 type FS struct {
-	dev      blockdev.Device // immutable; in memory over the real one after a read-only replay
-	cache    *buffer.Cache   // immutable
-	jnl      *jbd2.Journal   // immutable after Open; nil if opened read-only
-	jnlRuns  []jnlRun        // immutable: where the journal lies in this file system
-	jnlErrno int32           // immutable: of an abort, as the journal had it
-	opts     Options         // immutable
-	log      *slog.Logger    // immutable
-	dataMode DataMode        // immutable
-	policy   ErrorPolicy     // immutable
+	dev      blockdev.Device                        // immutable; in memory over the real one after a read-only replay
+	writeNew func(p []byte, off int64) (int, error) // immutable: dev's WriteBehind, or nil
+	cache    *buffer.Cache                          // immutable
+	jnl      *jbd2.Journal                          // immutable after Open; nil if opened read-only
+	jnlRuns  []jnlRun                               // immutable: where the journal lies in this file system
+	jnlErrno int32                                  // immutable: of an abort, as the journal had it
+	opts     Options                                // immutable
+	log      *slog.Logger                           // immutable
+	dataMode DataMode                               // immutable
+	policy   ErrorPolicy                            // immutable
 
 	// Geometry and features: immutable.
 	blockSize        int
@@ -214,6 +215,11 @@ func (fs *FS) mount(s *ondisk.Super) error {
 	fc, err := fs.openJournal(s)
 	if err != nil {
 		return err
+	}
+	if d, ok := fs.dev.(interface {
+		WriteBehind(p []byte, off int64) (int, error)
+	}); ok && !fs.opts.NoBarrier { // a commit brings what is held by its flush
+		fs.writeNew = d.WriteBehind
 	}
 	fs.cache = buffer.New(fs.dev, buffer.Options{BlockSize: fs.blockSize, Limit: fs.opts.CacheSize})
 	if fs.opts.SbBlock != 0 {

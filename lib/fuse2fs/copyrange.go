@@ -27,6 +27,13 @@ func (s *Server) copyRange(r *fuse.Request) {
 		r.ReplyErr(syscall.EPERM)
 		return
 	}
+	n := int64(min(in.Len, copyMost))
+	if s.onDisk && min(n, ip.Size()-int64(in.OffIn)) <= longIO {
+		// The kernel then copies by its page cache, which costs a small file less
+		// than waiting for the disk, twice.
+		r.ReplyErr(syscall.EXDEV)
+		return
+	}
 	if r.UID() != 0 {
 		if err := dst.KillPriv(); err != nil {
 			s.fail(r, err)
@@ -34,7 +41,7 @@ func (s *Server) copyRange(r *fuse.Request) {
 		}
 	}
 	// Answers of the older operation have 32 bits.
-	n, err := ip.CopyRange(int64(in.OffIn), dst, int64(in.OffOut), int64(min(in.Len, copyMost)), r.UID() == 0)
+	n, err := ip.CopyRange(int64(in.OffIn), dst, int64(in.OffOut), n, r.UID() == 0)
 	if err != nil {
 		s.fail(r, err)
 		return

@@ -104,7 +104,9 @@ func (s *Server) write(r *fuse.Request) {
 	var n int
 	var err error
 	for more := true; more; more = s.again(r, err) {
-		if privileged(r, in, ip) {
+		if in.WriteFlags&fuse.WriteCache != 0 && !s.iomap.on {
+			n, err = ip.WriteBack(data, int64(in.Offset), privileged(r, in, ip))
+		} else if privileged(r, in, ip) {
 			n, err = ip.WriteAtPrivileged(data, int64(in.Offset))
 		} else {
 			n, err = ip.WriteAt(data, int64(in.Offset))

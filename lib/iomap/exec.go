@@ -34,6 +34,10 @@ var errNotBlocks = errors.New("iomap: write without blocks")
 type Exec struct {
 	Dev       Device
 	BlockSize int // of the file system, at most 64 KiB
+
+	// WriteNew writes to blocks that no committed mapping points to, if it is
+	// set, instead of Dev.WriteAt. It may keep a copy to write later.
+	WriteNew func(p []byte, off int64) (int, error)
 }
 
 // Read reads from f at off, up to size, the file's size. Reading at or beyond
@@ -163,7 +167,7 @@ func (x *Exec) writePadded(p []byte, pos int64, m *Mapping) error {
 		p, pos = p[n:], pos+int64(n)
 	}
 	if n := len(p) &^ int(mask); n > 0 {
-		if _, err := x.Dev.WriteAt(p[:n], m.At(pos)); err != nil {
+		if _, err := x.writeNew(p[:n], m.At(pos)); err != nil {
 			return err
 		}
 		p, pos = p[n:], pos+int64(n)
@@ -180,9 +184,16 @@ func (x *Exec) writeBlock(p []byte, head int, at int64) error {
 	b := (*bp)[:x.BlockSize]
 	clear(b[:head])
 	clear(b[head+copy(b[head:], p):])
-	_, err := x.Dev.WriteAt(b, at)
+	_, err := x.writeNew(b, at)
 	bounce.Put(bp)
 	return err
+}
+
+func (x *Exec) writeNew(p []byte, at int64) (int, error) {
+	if x.WriteNew != nil {
+		return x.WriteNew(p, at)
+	}
+	return x.Dev.WriteAt(p, at)
 }
 
 // ZeroRange makes n bytes of f at off read as zeros: written blocks are

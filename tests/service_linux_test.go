@@ -26,21 +26,22 @@ type mountService struct {
 	bin string
 	dir string // of the sockets
 	cmd *exec.Cmd
-	out *serviceLog
+	out *lockedBuffer
 }
 
-type serviceLog struct {
+// lockedBuffer is what several writers print to.
+type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
 }
 
-func (l *serviceLog) Write(p []byte) (int, error) {
+func (l *lockedBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.Write(p)
 }
 
-func (l *serviceLog) String() string {
+func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
@@ -55,7 +56,7 @@ func startService(t testing.TB, args ...string) *mountService {
 
 func startServiceOf(t testing.TB, bin string, args ...string) *mountService {
 	t.Helper()
-	s := &mountService{t: t, bin: bin, dir: testfs.Scratch(t), out: &serviceLog{}}
+	s := &mountService{t: t, bin: bin, dir: testfs.Scratch(t), out: &lockedBuffer{}}
 	if err := os.Chmod(s.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

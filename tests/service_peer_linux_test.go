@@ -265,7 +265,7 @@ func TestServiceGarbage(t *testing.T) {
 // connection, after the greeting.
 func scriptedService(t testing.TB, script func(*service.Server)) *mountService {
 	t.Helper()
-	s := &mountService{t: t, bin: server(t), dir: testfs.Scratch(t), out: &serviceLog{}}
+	s := &mountService{t: t, bin: server(t), dir: testfs.Scratch(t), out: &lockedBuffer{}}
 	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func TestServiceUnits(t *testing.T) {
 // TestServiceActivated has the server started for a connection as systemd does.
 func TestServiceActivated(t *testing.T) {
 	tool := testfs.Tool(t, "systemd-socket-activate")
-	s := &mountService{t: t, bin: server(t), dir: testfs.Scratch(t), out: &serviceLog{}}
+	s := &mountService{t: t, bin: server(t), dir: testfs.Scratch(t), out: &lockedBuffer{}}
 	sock := filepath.Join(s.dir, "ext4")
 	cmd := exec.Command(tool, "--accept", "--seqpacket", "-l", sock, s.bin, "-o", "allow_other,noatime")
 	cmd.Stderr = s.out

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/e2kit/e2kit/internal/testfs"
 )
 
 // asUser runs a test of this package again as an ordinary user, under the
@@ -22,12 +24,10 @@ func asUser(t *testing.T, wrap string) bool {
 		return true
 	}
 	if os.Getuid() != 0 {
-		t.Skip("needs root to become another user")
+		testfs.Missing(t, "needs root to become another user")
 	}
 	for _, tool := range []string{"unshare", "setpriv"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skip(err)
-		}
+		testfs.Tool(t, tool)
 	}
 	// The binary and the working directory may be out of that user's reach.
 	dir, err := os.MkdirTemp("", "fuse-user")
@@ -60,7 +60,7 @@ func asUser(t *testing.T, wrap string) bool {
 	cmd.Env = append(os.Environ(), "FUSE_TEST_USER="+t.Name(), "TMPDIR="+tmp, "HOME="+tmp)
 	out, err := cmd.CombinedOutput()
 	if bytes.Contains(out, []byte("--- SKIP")) {
-		t.Skip(string(out))
+		testfs.Missing(t, "%s", out)
 	}
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -97,7 +97,7 @@ func mountLine(t *testing.T, dir string) string {
 
 func TestFusermount(t *testing.T) {
 	if _, err := findFusermount(); err != nil {
-		t.Skip(err)
+		testfs.Missing(t, "%v", err)
 	}
 	if !asUser(t, "") {
 		return
@@ -147,9 +147,7 @@ func TestUserNamespace(t *testing.T) {
 
 // A mount that is never attached is never seen, and ends with Close.
 func TestDetached(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
+	testfs.NeedRoot(t)
 	dir := t.TempDir()
 	m, err := NewMount(dir, MountOptions{Source: "x"})
 	if err != nil {
@@ -175,9 +173,7 @@ func TestDetached(t *testing.T) {
 }
 
 func TestMountErrors(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
+	testfs.NeedRoot(t)
 	// A bad option says so in the kernel's words.
 	_, err := NewMount(t.TempDir(), MountOptions{BlockDevice: "/dev/null"})
 	if err == nil {

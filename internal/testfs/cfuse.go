@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,6 +39,22 @@ func CFuseMount(t testing.TB, img *Image, opts string) *Mount {
 		}
 	})
 	return m
+}
+
+// mountLimit is when a server counts as hung: far longer than a mount takes on a
+// machine that does much else.
+const mountLimit = 2 * time.Minute
+
+// dumpStacks has a hung process and its children say where they are, if they
+// are Go programs, and waits a little for it.
+func dumpStacks(pid int) {
+	kids, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+	for _, k := range append(strings.Fields(string(kids)), strconv.Itoa(pid)) {
+		if n, err := strconv.Atoi(k); err == nil {
+			_ = unix.Kill(n, unix.SIGQUIT)
+		}
+	}
+	time.Sleep(time.Second)
 }
 
 // StartFuse runs a FUSE server in the foreground and waits until it has mounted
@@ -81,11 +98,12 @@ func StartFuse(dir string, cmd *exec.Cmd) (*Mount, error) {
 	case err := <-done:
 		unix.Unmount(dir, unix.MNT_DETACH) // it may have come as far as that
 		return nil, fmt.Errorf("%s: %w\n%s", cmd.Path, err, out)
-	case <-time.After(20 * time.Second):
+	case <-time.After(mountLimit):
+		dumpStacks(cmd.Process.Pid)
 		cmd.Process.Kill()
 		<-done
 		unix.Unmount(dir, unix.MNT_DETACH)
-		return nil, fmt.Errorf("%s: not mounted after 20 s\n%s", cmd.Path, out)
+		return nil, fmt.Errorf("%s: not mounted after %v\n%s", cmd.Path, mountLimit, out)
 	}
 	return &Mount{Dir: dir, Server: cmd.Process, mounted: true, out: out, ended: func() error {
 		select {

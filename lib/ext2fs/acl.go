@@ -52,7 +52,7 @@ func (ip *Inode) aclSetXattr(h *jbd2.Handle, index uint8, value []byte, killSGID
 	ip.mapMu.Lock()
 	defer ip.mapMu.Unlock()
 	ip.raw.Base().Mode.Set(mode)
-	ip.raw.SetCtime(ip.fs.now())
+	ip.raw.SetCtime(at(h))
 	return ip.store(h)
 }
 

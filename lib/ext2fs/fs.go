@@ -418,8 +418,14 @@ func (fs *FS) now() ondisk.Time {
 	if fs.opts.Now != nil {
 		t = fs.opts.Now
 	}
-	n := t()
-	return ondisk.Time{Sec: n.Unix(), Nsec: uint32(n.Nanosecond())}
+	return inodeTime(t())
+}
+
+// at returns the time of the operation that h is for, as inodes have it.
+func at(h *jbd2.Handle) ondisk.Time { return inodeTime(h.Now()) }
+
+func inodeTime(t time.Time) ondisk.Time {
+	return ondisk.Time{Sec: t.Unix(), Nsec: uint32(t.Nanosecond())}
 }
 
 func (fs *FS) random() uint32 {

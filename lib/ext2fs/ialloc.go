@@ -100,7 +100,7 @@ func (fs *FS) newInode(h *jbd2.Handle, ino ondisk.Ino, dir *Inode, mode uint16) 
 	if fs.wantExtraIsize > 0 {
 		endian.View[ondisk.InodeExtra](ip.raw[ondisk.GoodOldInodeSz:]).ExtraIsize.Set(uint16(fs.wantExtraIsize))
 	}
-	now := fs.now()
+	now := at(h)
 	ip.raw.SetAtime(now)
 	ip.raw.SetMtime(now)
 	ip.raw.SetCtime(now)
@@ -421,7 +421,7 @@ func (fs *FS) ifree(h *jbd2.Handle, ip *Inode) error {
 	ip.raw.Base().LinksCount.Set(0)
 	err := ip.store(h)
 	if err == nil {
-		now := uint32(fs.now().Sec)
+		now := uint32(at(h).Sec)
 		ip.raw.Base().Dtime.Set(now)
 		err = fs.setDtime(h, ip.ino, now)
 	}

@@ -128,7 +128,7 @@ func writableDir(dp *Inode, remove bool) error {
 // touchDir sets the times of a directory whose entries changed, changes its
 // link count by links, and stores it. dp.mu held.
 func (fs *FS) touchDir(h *jbd2.Handle, dp *Inode, links int) error {
-	now := fs.now()
+	now := at(h)
 	dp.mapMu.Lock()
 	defer dp.mapMu.Unlock()
 	dp.raw.SetMtime(now)
@@ -439,7 +439,7 @@ func (fs *FS) Link(ip, dp *Inode, name string) error {
 		if err == nil {
 			ip.mapMu.Lock()
 			ip.raw.Base().LinksCount.Set(links + 1)
-			ip.raw.SetCtime(fs.now())
+			ip.raw.SetCtime(at(h))
 			err = ip.store(h)
 			ip.mapMu.Unlock()
 		}
@@ -561,7 +561,7 @@ func (fs *FS) dropLink(h *jbd2.Handle, ip *Inode) error {
 		n--
 	}
 	b.LinksCount.Set(n)
-	ip.raw.SetCtime(fs.now())
+	ip.raw.SetCtime(at(h))
 	err := ip.store(h)
 	ip.mapMu.Unlock()
 	if err == nil && n == 0 {

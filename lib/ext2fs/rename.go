@@ -374,6 +374,6 @@ func (r *rename) touch(h *jbd2.Handle, odelta, ndelta int) error {
 func (fs *FS) touchCtime(h *jbd2.Handle, ip *Inode) error {
 	ip.mapMu.Lock()
 	defer ip.mapMu.Unlock()
-	ip.raw.SetCtime(fs.now())
+	ip.raw.SetCtime(at(h))
 	return ip.store(h)
 }

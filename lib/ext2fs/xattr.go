@@ -487,7 +487,7 @@ func (ip *Inode) xattrStore(h *jbd2.Handle) error {
 	if err := ip.fs.setExtAttr(h); err != nil {
 		return err
 	}
-	ip.raw.SetCtime(ip.fs.now())
+	ip.raw.SetCtime(at(h))
 	return ip.store(h)
 }
 

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/e2kit/e2kit/lib/buffer"
 )
@@ -58,7 +59,8 @@ type Handle struct {
 	j       *Journal
 	tx      *Tx // nil after a Restart that failed
 	credits int
-	next    *Handle // guarded by j.mu: free list
+	now     time.Time // zero until Now
+	next    *Handle   // guarded by j.mu: free list
 }
 
 // Start opens a handle that will change at most credits blocks, in the running
@@ -79,8 +81,16 @@ func (j *Journal) Start(credits int) (*Handle, error) {
 		h = &Handle{j: j}
 	}
 	j.mu.Unlock()
-	h.tx, h.credits, h.Sync = tx, credits, false
+	h.tx, h.credits, h.Sync, h.now = tx, credits, false, time.Time{}
 	return h, nil
+}
+
+// Now returns the time at which the operation happens: that of the first call.
+func (h *Handle) Now() time.Time {
+	if h.now.IsZero() {
+		h.now = h.j.cfg.Now()
+	}
+	return h.now
 }
 
 // joinLocked adds a handle to the running transaction. j.mu is held, but let go

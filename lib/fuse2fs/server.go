@@ -52,8 +52,8 @@ type Server struct {
 	onDisk bool  // device I/O goes past the page cache, and so to a disk
 	ended  error // of closing the file system; set by destroy
 
-	opened      atomic.Bool  // an OPEN has been answered, see ProbeName
-	lastRemoval atomic.Int64 // when a name was removed, Unix time in ns
+	opened   atomic.Bool // an OPEN has been answered, see ProbeName
+	removals removals
 
 	iomap  mapper
 	frozen frozen

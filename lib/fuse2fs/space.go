@@ -2,6 +2,8 @@ package fuse2fs
 
 import (
 	"errors"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -9,28 +11,51 @@ import (
 	"github.com/e2kit/e2kit/lib/fuse"
 )
 
-// forgetTime is how long after a removal its FORGET is waited for.
+// forgetTime is how long the FORGET of what was removed is waited for.
 const forgetTime = time.Second / 2
+
+// removals tells operations that lack space whether to wait for some.
+type removals struct {
+	n atomic.Uint64 // names removed
+
+	mu     sync.Mutex
+	waited uint64    // guarded by mu: n when an operation began to wait
+	until  time.Time // guarded by mu: how long it may
+}
 
 // removed notes that a name was removed. If it was the last one, the blocks are
 // freed when the kernel says that it has forgotten the inode, by a message that
 // comes after the answer and that another worker may get.
-func (s *Server) removed() { s.lastRemoval.Store(time.Now().UnixNano()) }
+func (s *Server) removed() { s.removals.n.Add(1) }
+
+// deadline returns how long space may be waited for: forgetTime from when that
+// was first wanted after the last removal.
+func (m *removals) deadline() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := m.n.Load(); n != m.waited {
+		m.waited, m.until = n, time.Now().Add(forgetTime)
+	}
+	return m.until
+}
 
 // again says whether an operation that ended with err, for want of space, is
-// worth another try: something was removed just now, and has been freed since.
-// What is held open without a name delays nobody for long.
+// worth another try: something was removed, and has been freed since. What is
+// held open without a name delays nobody for long.
 func (s *Server) again(r *fuse.Request, err error) bool {
 	if !errors.Is(err, syscall.ENOSPC) || s.cfg.Workers == 1 {
 		return false
 	}
-	left := func() time.Duration { return time.Until(time.Unix(0, s.lastRemoval.Load()).Add(forgetTime)) }
 	n := s.fs.Orphans()
-	if n == 0 || left() <= 0 {
+	if n == 0 {
+		return false
+	}
+	until := s.removals.deadline()
+	if !time.Now().Before(until) {
 		return false
 	}
 	r.Blocking() // the FORGET may be the next to be read
-	for left() > 0 {
+	for time.Now().Before(until) {
 		time.Sleep(time.Millisecond)
 		if s.fs.Orphans() < n {
 			return true

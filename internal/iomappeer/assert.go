@@ -23,7 +23,7 @@ var Checks = map[string]string{
 	"A11":  "the server does without END, and needs its IOENDs",
 	"A12":  "a punched or zeroed range leaves the bytes around it",
 	"A13":  "FALLOCATE sets the size, but not with KEEP_SIZE",
-	"A14":  "the mode of a new inode is stored as it was sent",
+	"A14":  "a new inode has the mode that was sent, less what is left to the server to take",
 	"A15":  "DESTROY is answered when all is released, closed and clean",
 	"A16":  "unknown opcodes are ENOSYS, and what is reserved is zero",
 	"A17":  "answers are such that both profiles take them",

@@ -135,6 +135,28 @@ func (k *Kernel) inherit(t *task, dir *Inode, mode uint32) (sent uint32, acl, de
 	return mode &^ k.cfg.Umask, nil, nil
 }
 
+// served returns the mode that a server is to give a new inode in dir for which it
+// was sent mode, if that can be known: the same in a folder that is the kernel's, else
+// less what the umask takes or, in its place, the folder's default ACL.
+func (k *Kernel) served(dir *Inode, mode uint32) (uint32, bool) {
+	switch {
+	case k.initFlags&flagPosixACL == 0:
+		return 0, false
+	case dir.exclusive:
+		return mode, true
+	case k.cfg.NoChecks:
+		return 0, false
+	}
+	if d, errno := dir.getxattr(k.task("check"), "system.posix_acl_default"); errno == 0 && len(d) > 4 {
+		_, mode, _ = inheritACL(d, mode)
+		return mode, true
+	}
+	if k.initFlags&flagDontMask != 0 {
+		mode &^= k.cfg.Umask
+	}
+	return mode, true
+}
+
 // create is what all operations that make an inode have in common. msg is built
 // from the mode that the child gets; file is set for what CREATE opens.
 func (k *Kernel) create(name string, dir *Inode, op uint32, mode uint32, file bool, msg func(mode uint32) []any) (*Inode, openOut,
@@ -165,10 +187,10 @@ func (k *Kernel) create(name string, dir *Inode, op uint32, mode uint32, file bo
 	if file {
 		dec(rest, &open)
 	}
-	if k.initFlags&flagPosixACL != 0 && dir.exclusive && op != opSymlink {
+	if want, known := k.served(dir, sent); known && op != opSymlink {
 		got := e.Attr.Mode
-		ok := got&syscall.S_IFMT == sent&syscall.S_IFMT && got&0o1777 == sent&0o1777
-		k.expect("A14", ok, nil, "%s of %q with mode %#o made mode %#o", OpName(op), name, sent, got)
+		ok := got&syscall.S_IFMT == want&syscall.S_IFMT && got&0o1777 == want&0o1777
+		k.expect("A14", ok, nil, "%s of %q with mode %#o made mode %#o, want %#o", OpName(op), name, sent, got, want)
 	}
 	in, errno := k.instantiate(&e, true)
 	if errno != 0 {

@@ -33,12 +33,14 @@ func (s *Server) setattr(r *fuse.Request) {
 		return
 	}
 	defer ip.Put()
+	var a ext2fs.Attr
+	ip.Attr(&a)
+	own := s.iomap.on && s.iomapFlags(&a) != 0 // the kernel's
 	var set ext2fs.SetAttr
-	if !s.iomap.on && in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
+	if !own && in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrCtime {
 		// What the kernel makes of a chown to no one, which is for the owner.
 		set.Valid |= ext2fs.SetKillPriv
-		var a ext2fs.Attr
-		if ip.Attr(&a); r.UID() != 0 && r.UID() != a.UID && a.Mode&(ondisk.ModeSUID|ondisk.ModeSGID) != 0 {
+		if r.UID() != 0 && r.UID() != a.UID && a.Mode&(ondisk.ModeSUID|ondisk.ModeSGID) != 0 {
 			r.ReplyErr(syscall.EPERM)
 			return
 		}
@@ -62,15 +64,16 @@ func (s *Server) setattr(r *fuse.Request) {
 	if in.Valid&fuse.FattrKillSuidgid != 0 {
 		set.Valid |= ext2fs.SetKillPriv
 	}
-	if s.iomap.on || in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
+	if own || in.Valid&^(fuse.FattrFh|fuse.FattrLockowner) == fuse.FattrMtime|fuse.FattrCtime {
 		// The times that the kernel has kept of a file; or it knows the flags of
 		// the inode and has seen to what they forbid.
 		set.Valid |= ext2fs.SetFlush
 	}
+	var now ondisk.Time
 	if in.Valid&(fuse.FattrAtimeNow|fuse.FattrMtimeNow) != 0 {
 		set.Valid |= ext2fs.SetTouch
+		now = s.fs.Now()
 	}
-	now := s.fs.Now()
 	switch {
 	case in.Valid&fuse.FattrAtimeNow != 0:
 		set.Valid |= ext2fs.SetAtime

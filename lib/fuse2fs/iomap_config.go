@@ -121,8 +121,14 @@ func (s *Server) iomapConfig(r *fuse.Request) {
 	s.log.Info("the kernel does the I/O of files", slog.Uint64("device", uint64(dev)))
 }
 
-// iomapFlags returns the bits of Attr.Flags for an inode.
+// iomapFlags returns the bits of Attr.Flags for an inode. Directories have none:
+// the kernel forgets what it knows of one when a name in it changes, and of one
+// that were its own it would ask for the default ACL, before each file it makes.
+// New files inherit in the transaction that makes them instead.
 func (s *Server) iomapFlags(a *ext2fs.Attr) uint32 {
+	if a.Mode&ondisk.ModeFmt == ondisk.ModeDir {
+		return 0
+	}
 	f := uint32(fuse.AttrExclusive | fuse.AttrIomap)
 	if a.Mode&ondisk.ModeFmt == ondisk.ModeReg {
 		switch {

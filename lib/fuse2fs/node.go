@@ -124,9 +124,6 @@ func (s *Server) replyEntry(r *fuse.Request, ip *ext2fs.Inode) {
 // cred returns on whose behalf r makes a file.
 func (s *Server) cred(r *fuse.Request, umask uint32) ext2fs.Cred {
 	c := ext2fs.Cred{UID: r.UID(), GID: r.GID(), Umask: uint16(umask & 0o777)}
-	// The kernel knows all of an exclusive directory, and so does what a default
-	// ACL or the umask asks for itself.
-	c.Verbatim = s.iomap.on && s.conn.Negotiated().Flags&fuse.PosixACL != 0
 	if s.cfg.Fakeroot {
 		c.UID, c.GID = 0, 0
 	}

@@ -336,8 +336,8 @@ func TestPeerStatx(t *testing.T) {
 	})
 }
 
-// Modes and ACLs are the kernel's: neither the umask nor a default ACL is applied
-// to what it sends.
+// Directories are not the kernel's: what is made in them gets its mode and its ACLs
+// in the transaction that makes it, and the kernel asks for none before.
 func TestPeerModes(t *testing.T) {
 	acl := []byte{2, 0, 0, 0,
 		1, 0, 7, 0, 255, 255, 255, 255, // user::rwx
@@ -355,8 +355,12 @@ func TestPeerModes(t *testing.T) {
 		dir, errno := m.Mkdir(m.Root(), "dir", 0o777)
 		m.ok("mkdir", errno)
 		m.ok("setfacl", m.SetACL(dir, "system.posix_acl_default", acl))
+		before := m.Count()
 		h, errno = m.Create(dir, "file", 0o666)
 		m.ok("create", errno)
+		if n := m.Count().Sub(before); n.Total() != 1 {
+			t.Errorf("to make a file in a folder with a default ACL takes %v", n)
+		}
 		if got := h.Inode().Mode() & 0o7777; got != 0o664 {
 			t.Errorf("the mode is %#o, want 0664", got)
 		}

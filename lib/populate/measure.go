@@ -34,51 +34,136 @@ type Size struct {
 // SizeOptions say what size is looked for.
 type SizeOptions struct {
 	BlockSize int
-	Free      int64 // bytes that are to be left free
+	Free      int64 // bytes that are to be left free for everyone, as statfs counts them
+	Min       int64 // bytes that it has at least
 	Max       int64 // bytes that it may have; 0: any
+	Smallest  bool  // look for the smallest one, which takes some tries more
 }
 
 // Fit returns the size of a file system, made by format, that the tree fits in:
 // it has tried it, so that Write to one of that size does not fail for want of
 // space. It fails with ENOSPC if that would be more than o.Max.
 func (t *Tree) Fit(ctx context.Context, format Format, o SizeOptions) (Size, error) {
-	bs := int64(o.BlockSize)
 	s := Size{Inodes: t.inodes()}
 	n, err := t.Measure(ctx, format, o.BlockSize)
 	if err != nil {
 		return s, err
 	}
 	s.Blocks, s.Inodes = n.Blocks, n.Inodes
-	want := s.Blocks + uint64((o.Free+bs-1)/bs)
-	size := max(int64(want)*bs, 64<<10)
-	for try := 0; try < 64; try++ {
-		if o.Max > 0 && size > o.Max {
-			return s, fmt.Errorf("it needs more than the %d bytes that it may have: %w", o.Max, syscall.ENOSPC)
+	f := &fitter{ctx: ctx, t: t, format: format, o: o, need: s}
+	s.Bytes, err = f.search()
+	return s, err
+}
+
+// fitter looks for a size.
+type fitter struct {
+	ctx    context.Context
+	t      *Tree
+	format Format
+	o      SizeOptions
+	need   Size
+}
+
+// misfit is how a size did not fit.
+type misfit struct {
+	missing int64 // bytes, as far as that is known
+	guessed bool  // it is not, and missing is a try
+	why     error
+}
+
+// search goes up from what the contents alone take.
+func (f *fitter) search() (int64, error) {
+	bs := int64(f.o.BlockSize)
+	up := func(n int64) int64 { return (n + bs - 1) / bs * bs }
+	size := max(int64(f.need.Blocks)*bs+up(f.o.Free), 64<<10, up(f.o.Min))
+	below := size - bs // the largest size that is known to be too small
+	most := f.o.Max / bs * bs
+	guessed := false
+	var m misfit
+	for try := 0; ; try++ {
+		if f.o.Max > 0 && size > most {
+			if most <= below {
+				return 0, fmt.Errorf("it needs more than the %d bytes that it may have: %w", f.o.Max, syscall.ENOSPC)
+			}
+			size, guessed = most, true
 		}
-		free, err := room(format, size, s.Inodes)
-		switch {
-		case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL):
-			size += max(size/8, 16*bs) / bs * bs
-			continue
-		case err != nil:
-			return s, err
-		case free.Free < want:
-			size += int64(want-free.Free) * bs
-			continue
-		case free.FreeIno < s.Inodes:
-			return s, fmt.Errorf("the format has %d inodes to offer, %d are needed: %w", free.FreeIno, s.Inodes, syscall.ENOSPC)
+		ok, err := f.fits(size, &m)
+		if err != nil {
+			return 0, err
 		}
-		_, err = t.try(ctx, format, size, s.Inodes)
-		if err == nil {
-			s.Bytes = size
-			return s, nil
+		if ok {
+			break
 		}
-		if !errors.Is(err, syscall.ENOSPC) {
-			return s, err
+		if try == 64 {
+			return 0, fmt.Errorf("no size was found that it fits in: %w", m.why)
 		}
-		size += max(size/512, 8*bs) / bs * bs // what is scattered takes more blocks for its mapping
+		below, guessed = size, m.guessed
+		size += up(max(m.missing, bs))
 	}
-	return s, fmt.Errorf("no size was found that it fits in: %w", syscall.ENOSPC)
+	near := bs
+	if !f.o.Smallest {
+		if !guessed {
+			return size, nil // more was added than was missing only where that is little
+		}
+		near = max(size/256, 64<<10)
+	}
+	for size-below > near {
+		mid := below + (size-below)/2/bs*bs
+		ok, err := f.fits(mid, &m)
+		if err != nil {
+			return 0, err
+		}
+		if ok {
+			size = mid
+		} else {
+			below = mid
+		}
+	}
+	return size, nil
+}
+
+// fits tries a size. Where it is too small, m says how.
+func (f *fitter) fits(size int64, m *misfit) (bool, error) {
+	bs := int64(f.o.BlockSize)
+	guess := func(missing int64, err error) (bool, error) {
+		*m = misfit{missing, true, err}
+		return false, nil
+	}
+	if err := interrupted(f.ctx); err != nil {
+		return false, err
+	}
+	free, kept, err := room(f.format, size, f.need.Inodes)
+	switch {
+	case errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EINVAL):
+		return guess(max(size/8, 16*bs), err)
+	case err != nil:
+		return false, err
+	case free.FreeIno < f.need.Inodes:
+		return guess(max(size/8, 16*bs),
+			fmt.Errorf("the format has %d inodes to offer, %d are needed: %w", free.FreeIno, f.need.Inodes, syscall.ENOSPC))
+	}
+	leave := uint64(0)
+	if f.o.Free > 0 {
+		leave = uint64((f.o.Free+bs-1)/bs) + kept
+	}
+	full := syscall.ENOSPC
+	if want := f.need.Blocks + leave; free.Free < want {
+		*m = misfit{int64(want-free.Free) * bs, false, full}
+		return false, nil
+	}
+	w, err := f.t.try(f.ctx, f.format, size, f.need.Inodes)
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		// What is scattered takes more blocks for its mapping.
+		*m = misfit{max(size/512, 8*bs), false, err}
+		return false, nil
+	case err != nil:
+		return false, err
+	case w.after.Free < leave:
+		*m = misfit{int64(leave-w.after.Free) * bs, false, full}
+		return false, nil
+	}
+	return true, nil
 }
 
 // Measure returns what the tree takes in file systems made by format. Bytes is 0.
@@ -117,19 +202,20 @@ func (t *Tree) inodes() (n uint64) {
 	return n
 }
 
-// room tells what is free in a file system that was just made.
-func room(format Format, size int64, inodes uint64) (ext2fs.FreeSpace, error) {
+// room tells what is free in a file system that was just made, and how many
+// blocks of that are kept from most users.
+func room(format Format, size int64, inodes uint64) (_ ext2fs.FreeSpace, kept uint64, err error) {
 	dev, err := format(size, inodes)
 	if err != nil {
-		return ext2fs.FreeSpace{}, err
+		return ext2fs.FreeSpace{}, 0, err
 	}
 	defer dev.Close()
 	fs, err := ext2fs.Open(dev, ext2fs.Options{ReadOnly: true, NoLoad: true})
 	if err != nil {
-		return ext2fs.FreeSpace{}, err
+		return ext2fs.FreeSpace{}, 0, err
 	}
-	free := fs.FreeSpace()
-	return free, fs.Close()
+	free, st := fs.FreeSpace(), fs.Statfs()
+	return free, st.Bfree - st.Bavail, fs.Close()
 }
 
 // try writes the tree, without data, to a file system of that size.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -178,6 +179,12 @@ func (t *Tree) Close() error {
 // Entries returns how many names the tree has, without the root.
 func (t *Tree) Entries() int { return t.entries }
 
+// Inodes returns how many inodes the tree has, the root among them.
+func (t *Tree) Inodes() uint64 { return t.inodes() }
+
+// Bytes returns how many bytes of data the tree has, without holes.
+func (t *Tree) Bytes() int64 { return t.bytes() }
+
 func (t *Tree) warn(path, format string, args ...any) {
 	if t.opt.Warn != nil {
 		t.opt.Warn(path, fmt.Sprintf(format, args...))
@@ -235,13 +242,22 @@ func (t *Tree) finish() error {
 	if err != nil {
 		return err
 	}
-	if o.Root != nil {
-		t.root.uid, t.root.gid = o.Root.UID, o.Root.GID
-	}
-	if o.RootMode != nil {
-		t.root.mode = ondisk.ModeDir | *o.RootMode&^ondisk.ModeFmt
-	}
+	t.SetRoot(o.Root, o.RootMode)
 	return nil
+}
+
+// SetRoot gives the root directory an owner and permissions, each unless it is
+// nil, whatever the source says: what Options.Root and RootMode do, for those
+// who know later.
+func (t *Tree) SetRoot(owner *Owner, mode *uint16) {
+	if owner != nil {
+		t.opt.Root = owner
+		t.root.uid, t.root.gid = owner.UID, owner.GID
+	}
+	if mode != nil {
+		t.opt.RootMode = mode
+		t.root.mode = ondisk.ModeDir | *mode&^ondisk.ModeFmt
+	}
 }
 
 func (t *Tree) finishNode(path string, n *node) error {
@@ -333,8 +349,12 @@ func (t *Tree) mapAttr(x *xattr) error {
 
 // interrupted returns why ctx has ended, as an error that is EINTR too.
 func interrupted(ctx context.Context) error {
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("interrupted: %w (%w)", context.Cause(ctx), syscall.EINTR)
+	if ctx.Err() == nil {
+		return nil
 	}
-	return nil
+	cause := context.Cause(ctx)
+	if errors.Is(cause, syscall.EINTR) {
+		return cause
+	}
+	return fmt.Errorf("interrupted: %w (%w)", cause, syscall.EINTR)
 }

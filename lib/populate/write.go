@@ -213,8 +213,9 @@ func (w *writer) dir(dp *ext2fs.Inode, dir *node, at string) error {
 		if err := w.entry(dp, name, n, path); err != nil {
 			return entryErr("write", "/"+path, err)
 		}
-		w.done.Entries++
-		w.report(false)
+		if w.done.Entries++; w.done.Entries&63 == 0 {
+			w.report(false)
+		}
 	}
 	return nil
 }
@@ -395,7 +396,9 @@ func (w *writer) extend(ip *ext2fs.Inode, n *node) error {
 
 // chunk writes what of a chunk is not zero, or all.
 func (w *writer) chunk(ip *ext2fs.Inode, c *chunk) error {
-	w.done.Bytes += c.s.n
+	if w.done.Bytes += c.s.n; c.s.n >= chunkSize/2 {
+		w.report(false)
+	}
 	if w.dry {
 		return nonZero(c.buf, c.s.off, w.block, func(from, to int) error {
 			_, err := ip.WriteAtPrivileged(dryZeros[:to-from], c.s.off+int64(from))
@@ -414,7 +417,7 @@ func (w *writer) chunk(ip *ext2fs.Inode, c *chunk) error {
 
 // report tells how far it is, a few times a second.
 func (w *writer) report(end bool) {
-	if w.t.opt.Progress == nil || !end && w.done.Entries&63 != 0 {
+	if w.t.opt.Progress == nil {
 		return
 	}
 	if now := time.Now(); end || now.Sub(w.told) > 200*time.Millisecond {

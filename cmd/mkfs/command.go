@@ -82,6 +82,21 @@ func command(name string) *cli.Command {
 			flag("v", "verbose"),
 			flag("V", "show the version"),
 			strs("z", "undo `FILE` to write"),
+			str("size", "`SIZE` of the file system, or auto for that of what it is filled with"),
+			str("free", "`SIZE` to be left free, with a size that is found"),
+			str("max", "`SIZE` that a size that is found may have"),
+			flag("shrink", "the smallest size that holds what it is filled with"),
+			strs("layer", "`TAR` to fill it with as a layer; repeated from the lowest up"),
+			str("ref", "`NAME` of the image in an OCI image layout"),
+			str("platform", "`OS/ARCHITECTURE` of the image in an OCI image layout"),
+			str("owner", "`UID:GID` of all that is copied"),
+			strs("map-uid", "`FROM:TO:COUNT`: users are shifted"),
+			strs("map-gid", "`FROM:TO:COUNT`: groups are shifted"),
+			strs("device-table", "`FILE` with devices and owners"),
+			strs("exclude", "`PATTERN` of what is left out"),
+			strs("exclude-from", "`FILE` with patterns of what is left out"),
+			str("file-contexts", "`FILE` with SELinux labels by path"),
+			flag("reproducible", "the same source gives the same image"),
 			str("help", "show help, about a `TOPIC`: usage, features, extended, journal, size"),
 		},
 		Action: func(c *cli.Context) error { return action(c, name) },
@@ -102,7 +117,9 @@ func action(c *cli.Context, name string) error {
 		fmt.Fprintln(c.Stderr, version)
 		return nil
 	}
-	m := &maker{Context: c, request: r, prompt: &cli.Prompter{In: c.Stdin, Out: c.Stdout}}
+	ctx, done := catchSignals()
+	defer done()
+	m := &maker{Context: c, request: r, prompt: &cli.Prompter{In: c.Stdin, Out: c.Stdout}, ctx: ctx}
 	return m.run()
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strconv"
@@ -30,9 +31,13 @@ type maker struct {
 	count  uint64 // of blocks, as asked for or as the device has
 	delay  int64  // seconds until a question answers itself
 
+	bytesPerInode int64 // once the types are known
+
 	journalDev string // path of an external journal
 
-	tree *populate.Tree // what to fill it with, or nil
+	ctx          context.Context // ends when a signal asks to stop
+	tree         *populate.Tree  // what to fill it with, or nil
+	fillProgress *fillProgress
 }
 
 // fail returns an error that ends the command.
@@ -61,17 +66,18 @@ func (m *maker) run() error {
 	if err := m.findTarget(); err != nil {
 		return err
 	}
-	if err := m.resolve(); err != nil {
+	settle := m.settle
+	if m.auto {
+		settle = m.settleBySource
+	}
+	if err := settle(); err != nil {
 		return err
 	}
-	plan, err := ext2fs.Plan(int64(m.opts.Blocks)<<m.log, m.opts)
+	if m.tree != nil {
+		defer m.tree.Close()
+	}
+	plan, err := m.plan()
 	if err != nil {
-		return fail("%s: %w", m.device, err)
-	}
-	if err := m.checkTarget(); err != nil {
-		return err
-	}
-	if err := m.loadSource(); err != nil {
 		return err
 	}
 	if !m.noAction {
@@ -87,6 +93,34 @@ func (m *maker) run() error {
 		return nil
 	}
 	return m.format()
+}
+
+// settle decides what is made, of the size that was given.
+func (m *maker) settle() error {
+	if err := m.resolve(); err != nil {
+		return err
+	}
+	if _, err := m.plan(); err != nil {
+		return err
+	}
+	if err := m.checkTarget(); err != nil {
+		return err
+	}
+	if err := m.loadSource(); err != nil {
+		return err
+	}
+	m.adopt()
+	m.raiseInodes()
+	return nil
+}
+
+// plan computes what is going to be made.
+func (m *maker) plan() (*ext2fs.FormatResult, error) {
+	r, err := ext2fs.Plan(int64(m.opts.Blocks)<<m.log, m.opts)
+	if err != nil {
+		return nil, fail("%s: %w", m.device, err)
+	}
+	return r, nil
 }
 
 // format opens the device and makes the file system on it.
@@ -114,7 +148,7 @@ func (m *maker) format() error {
 	m.opts.SyncEvery = syncEvery(m)
 	p := newProgress(m)
 	m.opts.Progress = p.step
-	r, err := ext2fs.Format(to, m.opts)
+	r, err := ext2fs.Format(&stopDevice{Device: to, ctx: m.ctx}, m.opts)
 	p.end(err == nil)
 	var filling error
 	if err == nil {
@@ -148,10 +182,15 @@ func (m *maker) tellResult(r *ext2fs.FormatResult) {
 	}
 }
 
+// timeEnv are the variables that tell the time; the first one that is set counts.
+var timeEnv = []string{"E2FSPROGS_FAKE_TIME", "SOURCE_DATE_EPOCH"}
+
+func timeGiven() bool { return os.Getenv(timeEnv[0]) != "" || os.Getenv(timeEnv[1]) != "" }
+
 // now returns the time that the file system is made at, from the environment if
 // that tells one.
 func now() (int64, error) {
-	for _, name := range []string{"E2FSPROGS_FAKE_TIME", "SOURCE_DATE_EPOCH"} {
+	for _, name := range timeEnv {
 		if v := os.Getenv(name); v != "" {
 			n, err := strconv.ParseInt(v, 0, 64)
 			if err != nil {
@@ -187,5 +226,8 @@ func (m *maker) proceed() error {
 	case <-timeout:
 		fmt.Fprintln(m.Stdout)
 		return nil
+	case <-m.ctx.Done():
+		fmt.Fprintln(m.Stdout)
+		return fail("%w; nothing was changed", context.Cause(m.ctx))
 	}
 }

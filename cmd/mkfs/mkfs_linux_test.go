@@ -334,7 +334,8 @@ func TestTold(t *testing.T) {
 // FuzzOptions gives the command any arguments, on a device that it may not
 // change.
 func FuzzOptions(f *testing.F) {
-	for _, s := range []string{"-t ext4 -E stride=1,resize=5", "-J size=4 -O ^none -b -1024", "-N 99 -i 4096 -o 3", "-E encoding_flags=strict -T a,b"} {
+	for _, s := range []string{"-t ext4 -E stride=1,resize=5", "-J size=4 -O ^none -b -1024", "-N 99 -i 4096 -o 3", "-E encoding_flags=strict -T a,b",
+		"--size=auto --layer x", "--owner 1:2 --map-uid 1:2:3 --exclude [a", "--free 5k --max 3M --shrink", "--platform a/b --ref c --reproducible"} {
 		f.Add(s)
 	}
 	dir := f.TempDir()
@@ -349,7 +350,8 @@ func FuzzOptions(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		args := []string{"-n", "-F", "-q"}
 		for _, a := range strings.Fields(line) {
-			if strings.ContainsAny(a, "/#") || strings.HasPrefix(a, "-") && strings.ContainsAny(a, "zlcd") {
+			short := strings.HasPrefix(a, "-") && !strings.HasPrefix(a, "--")
+			if strings.ContainsAny(a, "/#") && !strings.HasPrefix(a, "--p") || short && strings.ContainsAny(a, "zlcd") {
 				return // other files
 			}
 			args = append(args, a)

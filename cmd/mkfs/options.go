@@ -14,14 +14,14 @@ import (
 
 // request is what the command line asks for; zero and "" leave a choice open.
 type request struct {
-	device, selector  string // the partition, after #
-	size              string
-	fsType, usage     string
-	blockSize         int64 // negative: at least that
-	clusterSize       int64
-	badBlocks         int // 1: read, 2: write
-	badList           string
-	populate          string
+	device, selector string // the partition, after #
+	size             string
+	fsType, usage    string
+	blockSize        int64 // negative: at least that
+	clusterSize      int64
+	badBlocks        int // 1: read, 2: write
+	badList          string
+	filling
 	direct            bool
 	errors            uint16
 	extended          []string
@@ -62,8 +62,13 @@ func parse(c *cli.Context, name string) (*request, error) {
 		return nil, cli.Usagef("a device is needed (--help says more)")
 	case len(args) > 2:
 		return nil, cli.Usagef("%q is one argument too many", args[2])
+	case len(args) == 2 && r.size != "":
+		return nil, cli.Usagef("--size %s and the size %s: give one", r.size, args[1])
 	case len(args) == 2:
 		r.size = args[1]
+	}
+	if err := r.check(); err != nil {
+		return nil, err
 	}
 	r.device = args[0]
 	// A file of that very name comes before a partition.
@@ -73,6 +78,20 @@ func parse(c *cli.Context, name string) (*request, error) {
 		}
 	}
 	return r, nil
+}
+
+// check refuses what contradicts itself.
+func (r *request) check() error {
+	if err := r.filling.check(r.size, r.uuid); err != nil {
+		return err
+	}
+	switch {
+	case r.fills() && r.superOnly:
+		return cli.Usagef("-S repairs what is there; it cannot be filled")
+	case r.auto && (r.badBlocks > 0 || r.badList != ""):
+		return cli.Usagef("bad blocks, -c and -l, are not taken into account by a size that is found: give the size")
+	}
+	return nil
 }
 
 func (r *request) set(c *cli.Context, name, v string) (err error) {
@@ -93,8 +112,6 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 		if err == nil && r.clusterSize&(r.clusterSize-1) != 0 {
 			err = cli.Usagef("cluster size %d is not a power of two", r.clusterSize)
 		}
-	case "d":
-		r.populate = v
 	case "D":
 		r.direct = true
 	case "e":
@@ -182,6 +199,12 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 		r.showVersion = true
 	case "z":
 		r.undo = &v
+	case "size":
+		if r.auto = v == "auto"; !r.auto {
+			r.size = v
+		}
+	default:
+		_, err = r.filling.set(name, v)
 	}
 	return err
 }

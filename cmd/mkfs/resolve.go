@@ -38,6 +38,10 @@ func (m *maker) resolveCount() (err error) {
 		m.log = uint(bits.TrailingZeros64(uint64(m.blockSize)))
 	}
 	have := uint64(m.target.size) >> m.log
+	if m.auto && m.size == "" {
+		m.count = uint64(m.contentSize()) >> m.log // what the usage type follows; the size is found later
+		return nil
+	}
 	if m.size == "" {
 		if m.target.size == 0 {
 			return fail("%s: there is nothing there; give a size", m.device)
@@ -158,16 +162,8 @@ func (m *maker) resolveExtended() error {
 // resolveGeometry is for what decides the layout of groups.
 func (m *maker) resolveGeometry() (err error) {
 	o, e := &m.opts, &m.extended
-	if m.count > math.MaxUint32 && o.Incompat&ondisk.Incompat64Bit == 0 {
-		if !m.types.Bool("auto_64-bit_support", false) {
-			return fail("%d blocks of %d bytes are more than 32 bits count; use -O 64bit or larger blocks", m.count, m.blockSize)
-		}
-		o.Incompat |= ondisk.Incompat64Bit
-		o.Compat &^= ondisk.CompatResizeInode
-	}
-	if m.count > math.MaxUint32 {
-		// The resize inode maps blocks of 32 bits only.
-		o.Compat &^= ondisk.CompatResizeInode
+	if err := m.resolveWide(o, m.count); err != nil {
+		return err
 	}
 	if o.Compat&ondisk.CompatSparseSuper2 != 0 {
 		o.SparseBackups = int(m.types.Int("num_backup_sb", 2))
@@ -232,7 +228,7 @@ func (m *maker) resolveGeometry() (err error) {
 			return err
 		}
 		switch {
-		case o.ResizeLimit <= m.count:
+		case o.ResizeLimit <= m.count && !m.auto:
 			return fail("resize=%s is not more than the file system has, %d blocks", e.resize, m.count)
 		case o.Revision0:
 			return fail("resize= needs revision 1")
@@ -254,6 +250,19 @@ func (m *maker) resolveGeometry() (err error) {
 		o.LazyJournal = *e.lazyJournal
 	}
 	o.SuperOnly = m.superOnly
+	return nil
+}
+
+// resolveWide is for more blocks than 32 bits count.
+func (m *maker) resolveWide(o *ext2fs.FormatOptions, blocks uint64) error {
+	if blocks <= math.MaxUint32 {
+		return nil
+	}
+	if o.Incompat&ondisk.Incompat64Bit == 0 && !m.types.Bool("auto_64-bit_support", false) {
+		return fail("%d blocks of %d bytes are more than 32 bits count; use -O 64bit or larger blocks", blocks, m.blockSize)
+	}
+	o.Incompat |= ondisk.Incompat64Bit
+	o.Compat &^= ondisk.CompatResizeInode // which maps blocks of 32 bits only
 	return nil
 }
 
@@ -281,24 +290,21 @@ func (m *maker) resolveInodes() error {
 			fmt.Fprintln(m.Stdout, "128-byte inodes cannot handle dates beyond 2038 and are deprecated")
 		}
 	}
-	ratio := m.ratio
-	if ratio == 0 {
-		ratio = m.types.Int("inode_ratio", 8192)
-		if ratio < 1 {
-			return fail("inode_ratio is at least 1, not %d", ratio)
+	m.bytesPerInode = m.ratio
+	if m.bytesPerInode == 0 {
+		m.bytesPerInode = m.types.Int("inode_ratio", 8192)
+		if m.bytesPerInode < 1 {
+			return fail("inode_ratio is at least 1, not %d", m.bytesPerInode)
 		}
 		// More inodes than blocks, or clusters, could never be used.
-		ratio = max(ratio, m.blockSize, int64(o.ClusterSize))
+		m.bytesPerInode = max(m.bytesPerInode, m.blockSize, int64(o.ClusterSize))
+	}
+	if m.auto {
+		return nil // as many as are needed, once that is known
 	}
 	n := uint64(m.inodes)
 	if n == 0 {
-		// The quotient first where the product might not fit.
-		hi, lo := bits.Mul64(m.count, uint64(m.blockSize))
-		if hi >= uint64(ratio) {
-			n = math.MaxUint64
-		} else {
-			n, _ = bits.Div64(hi, lo, uint64(ratio))
-		}
+		n = m.inodesFor(m.count)
 		if n > math.MaxUint32 {
 			if o.Incompat&ondisk.Incompat64Bit == 0 {
 				return fail("%d inodes are too many: raise the bytes per inode, -i", n)
@@ -312,6 +318,17 @@ func (m *maker) resolveInodes() error {
 	}
 	o.Inodes = uint32(max(n, 1))
 	return nil
+}
+
+// inodesFor returns how many inodes so many blocks get by their ratio.
+func (m *maker) inodesFor(blocks uint64) uint64 {
+	// The quotient first where the product might not fit.
+	hi, lo := bits.Mul64(blocks, uint64(m.blockSize))
+	if hi >= uint64(m.bytesPerInode) {
+		return math.MaxUint64
+	}
+	n, _ := bits.Div64(hi, lo, uint64(m.bytesPerInode))
+	return n
 }
 
 // resolveJournal is for -J and the orphan file.
@@ -340,7 +357,7 @@ func (m *maker) resolveJournal() error {
 		if err != nil {
 			return err
 		}
-		if n >= m.count {
+		if n >= m.count && !m.auto {
 			return fail("journal location %s lies beyond the file system", at)
 		}
 		o.JournalAt = max(n, 1)
@@ -412,6 +429,16 @@ func (m *maker) resolveIdentity() (err error) {
 			o.MountOptions |= v
 		}
 	}
+	m.resolvePeriod()
+	o.MMPInterval = m.mmpInterval
+	o.NodeName, _ = os.Hostname()
+	o.DeviceName = m.device
+	return m.resolveEncoding()
+}
+
+// resolvePeriod settles after how many mounts and days it is to be checked.
+func (m *maker) resolvePeriod() {
+	o := &m.opts
 	o.MaxMntCount = -1
 	if m.types.Bool("enable_periodic_fsck", false) {
 		const interval, mounts = 180 * 86400, 20
@@ -423,10 +450,6 @@ func (m *maker) resolveIdentity() (err error) {
 		// Not all file systems of a machine at the same time.
 		o.MaxMntCount = int16(mounts + sum%mounts)
 	}
-	o.MMPInterval = m.mmpInterval
-	o.NodeName, _ = os.Hostname()
-	o.DeviceName = m.device
-	return m.resolveEncoding()
 }
 
 func (m *maker) resolveEncoding() error {

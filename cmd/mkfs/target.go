@@ -35,7 +35,7 @@ func (m *maker) findTarget() error {
 	var st unix.Stat_t
 	err := unix.Stat(m.device, &st)
 	if errors.Is(err, fs.ErrNotExist) {
-		if m.size == "" {
+		if m.size == "" && !m.auto {
 			return fail("%s does not exist; give a size to create an image file", m.device)
 		}
 		t.offset = m.offset
@@ -112,7 +112,15 @@ func (m *maker) createTarget() error {
 	if int64(m.opts.Blocks)<<m.log>>m.log != int64(m.opts.Blocks) || need < 0 {
 		return fail("%d blocks of %d bytes are more than a file can have", m.opts.Blocks, m.opts.BlockSize)
 	}
-	if t.block || t.exists && t.offset+t.size >= need {
+	if t.block {
+		return nil
+	}
+	have := t.offset + t.size
+	// A file that is the file system alone gets the size that was found for it,
+	// and what it had is not to show in one that is to be the same each time.
+	alone := m.offset == 0 && m.selector == "" && m.undo == nil && !m.types.Bool("force_undo", false)
+	cut := t.exists && alone && (m.auto && have > need || m.reproducible)
+	if t.exists && have >= need && !cut {
 		return nil
 	}
 	flags := os.O_RDWR
@@ -125,6 +133,11 @@ func (m *maker) createTarget() error {
 		return fail("%w", err)
 	}
 	defer f.Close()
+	if cut {
+		if err := f.Truncate(0); err != nil {
+			return fail("%s: %w", m.device, err)
+		}
+	}
 	if err := f.Truncate(need); err != nil {
 		return fail("%s: %d bytes: %w", m.device, need, err)
 	}

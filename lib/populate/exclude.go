@@ -17,6 +17,12 @@ type exclude struct {
 	dirOnly bool
 }
 
+// CheckExclude fails if p is no pattern for Options.Exclude.
+func CheckExclude(p string) error {
+	_, err := compileExcludes([]string{p})
+	return err
+}
+
 func compileExcludes(patterns []string) (excludes, error) {
 	var out excludes
 	for _, p := range patterns {

@@ -10,9 +10,12 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -22,6 +25,10 @@ type OCIOptions struct {
 	Ref      string // the name in the layout's index; "": the only one
 	Platform string // os/architecture[/variant]; "": linux and this machine's
 }
+
+// ErrAmbiguous is what the error of a layout with several images wraps where
+// OCIOptions.Ref names none of them.
+var ErrAmbiguous = badInput("one must be named")
 
 // OCI is an image of an OCI image layout, a directory or a tar of one, as a
 // source. Everything that is used has the digest and the size that the image
@@ -283,11 +290,20 @@ func chooseRef(list []descriptor, ref string) ([]descriptor, error) {
 	}
 	switch {
 	case len(out) == 0:
-		return nil, badInput("it has no image named %q", ref)
+		return nil, badInput("it has no image named %q; there are: %s", ref, quoted(names))
 	case ref == "" && len(names) > 1:
-		return nil, badInput("it has %d images with names; say which is meant (OCIOptions.Ref)", len(names))
+		return nil, fmt.Errorf("it has the images %s: %w", quoted(names), ErrAmbiguous)
 	}
 	return out, nil
+}
+
+// quoted lists names for a message.
+func quoted(names map[string]bool) string {
+	var out []string
+	for _, n := range slices.Sorted(maps.Keys(names)) {
+		out = append(out, strconv.Quote(n))
+	}
+	return strings.Join(out, ", ")
 }
 
 func matchPlatform(want, os, arch, variant string) bool {

@@ -1,0 +1,137 @@
+//go:build linux
+
+package main
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/populate"
+)
+
+// loadSource reads what the file system is to be filled with, before anything
+// is written.
+func (m *maker) loadSource() error {
+	if !m.fills() {
+		return nil
+	}
+	src, err := m.findSource()
+	if err != nil {
+		return err
+	}
+	o := populate.Options{
+		Owner: m.owner, MapUID: m.mapUID, MapGID: m.mapGID, Devices: m.devices, Exclude: m.exclude,
+		Contexts: m.contexts, NoXattrs: m.noCopyXattrs, Reproducible: m.reproducible,
+	}
+	o.Warn = func(path, what string) { m.Warn(fmt.Errorf("%s: %s", path, what)) }
+	if os.Getenv("SOURCE_DATE_EPOCH") != "" {
+		t, err := now()
+		if err != nil {
+			return err
+		}
+		o.MaxTime, o.Reproducible = &t, true
+	}
+	p := m.newFillProgress()
+	o.Progress = p.step
+	tree, err := populate.Load(m.ctx, src, o)
+	if err != nil {
+		if errors.Is(err, syscall.ENOSPC) {
+			return fail("%s: %w (TMPDIR names another place for temporary files)", m.filling.name(), err)
+		}
+		if errors.Is(err, populate.ErrAmbiguous) {
+			return fail("%s: %w (by --ref)", m.filling.name(), err)
+		}
+		return fail("%s: %w", m.filling.name(), err)
+	}
+	m.tree, m.fillProgress = tree, p
+	return nil
+}
+
+// findSource tells the kinds of sources apart. A tar of an OCI image layout is
+// taken as a tar, unless it is said which of its images is meant.
+func (m *maker) findSource() (populate.Source, error) {
+	if len(m.layers) > 0 {
+		return populate.Layers(m.layers...), nil
+	}
+	if m.source == "-" {
+		if m.ref != "" || m.platform != "" {
+			return nil, cli.Usagef("--ref and --platform need an OCI image layout in a file or directory, not on standard input")
+		}
+		return populate.TarReader(m.stoppable(m.Stdin)), nil
+	}
+	st, err := os.Stat(m.source)
+	if err != nil {
+		return nil, fail("-d: %w", err)
+	}
+	oci := m.ref != "" || m.platform != ""
+	if st.IsDir() {
+		if _, err := os.Stat(filepath.Join(m.source, "oci-layout")); err == nil {
+			oci = true
+		}
+	}
+	switch {
+	case oci:
+		return populate.OCI(m.source, populate.OCIOptions{Ref: m.ref, Platform: m.platform}), nil
+	case st.IsDir():
+		return populate.Dir(m.source), nil
+	}
+	return populate.Tar(m.source), nil
+}
+
+// setRoot gives the root directory what -E and the configuration say of it.
+func (m *maker) setRoot() {
+	if m.tree == nil {
+		return
+	}
+	var owner *populate.Owner
+	var mode *uint16
+	if m.opts.RootUID != 0 || m.opts.RootGID != 0 {
+		owner = &populate.Owner{UID: m.opts.RootUID, GID: m.opts.RootGID}
+	}
+	if m.opts.RootMode != 0 {
+		mode = &m.opts.RootMode
+	}
+	m.tree.SetRoot(owner, mode)
+}
+
+// derive gives a reproducible file system what else is random, or of this
+// machine and moment, from what it is filled with and its label.
+func (m *maker) derive() {
+	if !m.reproducible && (m.tree == nil || os.Getenv("SOURCE_DATE_EPOCH") == "") {
+		return
+	}
+	o := &m.opts
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%q\n", m.fsType, o.Label)
+	if m.tree != nil {
+		sum := m.tree.Digest()
+		h.Write(sum[:])
+	}
+	sum := h.Sum(nil)
+	if m.uuid == "" {
+		o.UUID = derivedUUID(sum[:16])
+	}
+	if m.hashSeed == nil {
+		o.HashSeed = derivedUUID(sum[16:])
+	}
+	if !timeGiven() {
+		o.Time = 1 // 0 would be now
+		if m.tree != nil {
+			o.Time = max(m.tree.Newest(), 1)
+		}
+	}
+	o.NodeName, o.DeviceName = "", ""
+	o.LazyItable = false // what the kernel is to zero is not the same everywhere before
+}
+
+// derivedUUID makes a UUID, of version 8, of bytes that a hash gave.
+func derivedUUID(b []byte) (u [16]byte) {
+	copy(u[:], b)
+	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80
+	return u
+}

@@ -20,6 +20,30 @@ const (
 	roCompatReadOnly = ondisk.ROCompatQuota | ondisk.ROCompatVerity | ondisk.ROCompatReadonly
 )
 
+// Those of them that are no obstacle to filling a file system that was just
+// made: nothing in it is encrypted, verified or folded yet, nobody else can have
+// it mounted, so that its block of multiple mount protection stays as it is, and
+// quotas are counted at the end, by FillQuota.
+const (
+	incompatFillable = ondisk.IncompatMMP | ondisk.IncompatEncrypt | ondisk.IncompatCasefold
+	roCompatFillable = ondisk.ROCompatQuota | ondisk.ROCompatVerity
+)
+
+// isNew tells whether s is as making a file system leaves it: never mounted, and
+// with no inode in use but those that every file system has and those of its
+// orphan file and project quota.
+func isNew(s *ondisk.Super) bool {
+	own := uint64(s.FirstInode()) // lost+found has the first that is not reserved
+	if s.HasCompat(ondisk.CompatOrphanFile) {
+		own++
+	}
+	if s.PrjQuotaInum.Get() != 0 {
+		own++
+	}
+	return s.MntCount.Get() == 0 && s.Mtime.Get() == 0 && s.MtimeHi[0] == 0 && s.LastOrphan.Get() == 0 &&
+		s.State.Get() == ondisk.StateValid && uint64(s.FreeInodes.Get())+own >= uint64(s.InodesCount.Get())
+}
+
 // Ro-compat features that this package keeps up to date.
 const roCompatKnown = ondisk.ROCompatSparseSuper | ondisk.ROCompatLargeFile | ondisk.ROCompatBtreeDir |
 	ondisk.ROCompatHugeFile | ondisk.ROCompatGDTCsum | ondisk.ROCompatDirNlink |
@@ -56,9 +80,9 @@ func names(bits uint32, known map[uint32]string, kind string) string {
 	return strings.Join(out, ", ")
 }
 
-// checkFeatures returns what keeps s from being written, "" if nothing does.
-// It fails with an UnsupportedError if s cannot be read either.
-func checkFeatures(s *ondisk.Super) (readOnly string, err error) {
+// checkFeatures returns what keeps s from being written, or filled, "" if nothing
+// does. It fails with an UnsupportedError if s cannot be read either.
+func checkFeatures(s *ondisk.Super, fill bool) (readOnly string, err error) {
 	if s.RevLevel.Get() < ondisk.DynamicRev {
 		return "", nil
 	}
@@ -71,6 +95,10 @@ func checkFeatures(s *ondisk.Super) (readOnly string, err error) {
 	}
 	if ro&ondisk.ROCompatBigalloc != 0 && in&ondisk.IncompatExtents == 0 {
 		return "", &ondisk.UnsupportedError{Feature: "bigalloc without extents"}
+	}
+	if fill && isNew(s) {
+		in &^= incompatFillable
+		ro &^= roCompatFillable
 	}
 	var why []string
 	if x := in & incompatReadOnly; x != 0 {

@@ -18,6 +18,8 @@ const (
 	quotaLevels  = 4
 	quotaGrace   = 7 * 24 * 3600 // seconds
 	quotaVersion = 1
+
+	quotaPerBlock = (quotaBlock - quotaHeader) / quotaEntry
 )
 
 var quotaMagic = [3]uint32{0xd9c01f11, 0xd9c01927, 0xd9c03f14}
@@ -154,8 +156,7 @@ func addMapped(ms []mapped, m mapped) []mapped {
 	return slices.Insert(ms, i, m)
 }
 
-// quotaFile returns the content of a quota file. The ids must fit one block of
-// entries.
+// quotaFile returns the content of a quota file. The ids are in order, each once.
 func quotaFile(magic uint32, qs []dquot) []byte {
 	le := binary.LittleEndian
 	data := make([]byte, 2*quotaBlock)
@@ -164,8 +165,8 @@ func quotaFile(magic uint32, qs []dquot) []byte {
 		data = append(data, make([]byte, quotaBlock)...)
 		return uint32(len(data)/quotaBlock - 1)
 	}
-	leaf := uint32(0)
-	for i, q := range qs {
+	leaf, n := uint32(0), 0 // block of entries that has room, and how many are in it
+	for _, q := range qs {
 		at := uint32(1)
 		for l := range quotaLevels {
 			slot := at*quotaBlock + q.id>>(24-8*l)&0xff*4
@@ -183,12 +184,16 @@ func quotaFile(magic uint32, qs []dquot) []byte {
 			}
 			at = next
 		}
-		e := data[leaf*quotaBlock+quotaHeader+uint32(i)*quotaEntry:]
+		e := data[leaf*quotaBlock+quotaHeader+uint32(n)*quotaEntry:]
 		le.PutUint32(e, q.id)
 		le.PutUint64(e[24:], q.inodes)
 		le.PutUint64(e[48:], q.space)
+		n++
+		le.PutUint16(data[leaf*quotaBlock+8:], uint16(n))
+		if n == quotaPerBlock {
+			leaf, n = 0, 0
+		}
 	}
-	le.PutUint16(data[leaf*quotaBlock+8:], uint16(len(qs)))
 	for i, v := range []uint32{magic, quotaVersion, quotaGrace, quotaGrace, 0, uint32(len(data) / quotaBlock), 0, leaf} {
 		le.PutUint32(data[4*i:], v)
 	}

@@ -51,7 +51,7 @@ type Options struct {
 	NoACL           bool   // POSIX ACLs are not looked at
 	InitItable      bool   // zero uninitialised inode tables in the background
 	InitItableWait  int    // rest as many times as long as a table took; 0: do not rest
-	Populating      bool   // a new file system is being filled: all blocks may be used, and it is not recorded as a mount
+	Populating      bool   // a new file system is being filled: all blocks may be used, it is not recorded as a mount, and FillQuota ends it
 	SbBlock         uint64 // superblock to use, in blocks of 1 KiB; 0 is the primary
 	MountPoint      string // recorded in the superblock
 	MemoryLimit     int64  // for replaying a journal in memory, bytes; 0 is 64 MiB
@@ -181,7 +181,7 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 	if err != nil {
 		return nil, withBackup(dev, err)
 	}
-	why, err := checkFeatures(s)
+	why, err := checkFeatures(s, o.Populating)
 	if err != nil {
 		return nil, err
 	}

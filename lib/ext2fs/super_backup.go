@@ -66,7 +66,7 @@ func goodBackup(dev blockdev.Device, blk ondisk.Fsblk, bits uint, g uint64) bool
 	if err != nil || s.LogBlockSize.Get()+10 != uint32(bits) || uint64(s.BlockGroupNr.Get()) != g {
 		return false
 	}
-	if _, err := checkFeatures(s); err != nil {
+	if _, err := checkFeatures(s, false); err != nil {
 		return false
 	}
 	return (&FS{dev: dev}).geometry(s) == nil

@@ -140,6 +140,10 @@ func (w *writer) run(h *heldDevice) (began bool, err error) {
 	if w.pf != nil {
 		w.pf.close()
 	}
+	if err == nil {
+		w.clock.set(end)
+		err = w.fs.FillQuota()
+	}
 	w.after = w.fs.FreeSpace()
 	w.clock.set(end)
 	if err != nil {

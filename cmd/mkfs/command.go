@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -39,7 +40,7 @@ func nameType(name string) string {
 	return ""
 }
 
-func command(name string) *cli.Command {
+func command(ctx context.Context, name string) *cli.Command {
 	str := func(name, usage string) ucli.Flag { return &ucli.StringFlag{Name: name, Usage: usage} }
 	strs := func(name, usage string) ucli.Flag { return &ucli.StringSliceFlag{Name: name, Usage: usage} }
 	flag := func(name, usage string) ucli.Flag { return &ucli.BoolFlag{Name: name, Usage: usage} }
@@ -99,11 +100,11 @@ func command(name string) *cli.Command {
 			flag("reproducible", "the same source gives the same image"),
 			str("help", "show help, about a `TOPIC`: usage, features, extended, journal, size"),
 		},
-		Action: func(c *cli.Context) error { return action(c, name) },
+		Action: func(c *cli.Context) error { return action(ctx, c, name) },
 	}
 }
 
-func action(c *cli.Context, name string) error {
+func action(ctx context.Context, c *cli.Context, name string) error {
 	for _, f := range c.Found {
 		if f.Opt.Names[0] == "help" {
 			return help(c, f.Value)
@@ -117,8 +118,6 @@ func action(c *cli.Context, name string) error {
 		fmt.Fprintln(c.Stderr, version)
 		return nil
 	}
-	ctx, done := catchSignals()
-	defer done()
 	m := &maker{Context: c, request: r, prompt: &cli.Prompter{In: c.Stdin, Out: c.Stdout}, ctx: ctx}
 	return m.run()
 }

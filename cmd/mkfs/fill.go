@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -32,6 +33,10 @@ func (m *maker) fill(dev blockdev.Device) error {
 		if errors.As(err, &e) {
 			err = e.Err
 		}
+		var dev *blockdev.Error
+		if errors.Is(err, syscall.ENOSPC) && !errors.As(err, &dev) {
+			err = fmt.Errorf("%w (--size auto finds a size that it fits in)", err)
+		}
 		return fail("%s: no file system made: %s: %w", m.device, m.filling.name(), err)
 	}
 	if m.verbose || p.shows {
@@ -44,32 +49,42 @@ func (m *maker) fill(dev blockdev.Device) error {
 // fillProgress shows how far filling is, on one line: on a terminal, or if
 // asked to tell more.
 type fillProgress struct {
-	w     io.Writer
-	quiet bool
-	shows bool
-	since time.Time
-	width int // of what stands at the end of the line
+	w       io.Writer
+	quiet   bool
+	shows   bool
+	columns int // of the terminal
+	since   time.Time
+	width   int // of what stands at the end of the line
 }
 
+const fillTitle = "Copying files into the device: "
+
 func (m *maker) newFillProgress() *fillProgress {
-	p := &fillProgress{w: m.Stdout, quiet: m.quiet}
-	f, ok := m.Stdout.(*os.File)
-	p.shows = !m.quiet && os.Getenv("E2FSPROGS_SKIP_PROGRESS") == "" &&
-		(m.verbose || ok && term.IsTerminal(int(f.Fd())))
+	p := &fillProgress{w: m.Stdout, quiet: m.quiet, columns: 80}
+	terminal := false
+	if f, ok := m.Stdout.(*os.File); ok {
+		if w, _, err := term.GetSize(int(f.Fd())); err == nil {
+			terminal = true
+			if w > 0 {
+				p.columns = w
+			}
+		}
+	}
+	p.shows = !m.quiet && os.Getenv("E2FSPROGS_SKIP_PROGRESS") == "" && (m.verbose || terminal)
 	return p
 }
 
 func (p *fillProgress) begin() {
 	p.since = time.Now()
 	if !p.quiet {
-		fmt.Fprint(p.w, "Copying files into the device: ")
+		fmt.Fprint(p.w, fillTitle)
 	}
 }
 
 // step is told a few times a second.
 func (p *fillProgress) step(t populate.Totals) {
 	if p.shows && !p.since.IsZero() {
-		p.put(progressLine(t, time.Since(p.since)))
+		p.put(progressLine(t, time.Since(p.since), p.columns-len(fillTitle)-1))
 	}
 }
 
@@ -81,33 +96,37 @@ func (p *fillProgress) put(s string) {
 }
 
 func (p *fillProgress) end(ok bool) {
-	switch {
-	case p.quiet:
-	case ok:
-		p.put("done")
-		fallthrough
-	default:
-		fmt.Fprintln(p.w)
+	if p.quiet {
+		return
 	}
+	if ok {
+		p.put("done")
+	}
+	fmt.Fprintln(p.w)
 }
 
-// progressLine tells entries, bytes, rate and the time that is left, where that
-// can be told.
-func progressLine(t populate.Totals, took time.Duration) string {
-	s := fmt.Sprintf("%d/%d entries, %s", t.Entries, t.All, humanize.IBytes(uint64(t.Bytes)))
+// progressLine tells files, bytes, rate and the time that is left, as far as
+// they are known and there is room.
+func progressLine(t populate.Totals, took time.Duration, room int) string {
+	files := fmt.Sprintf("%d/%d files", t.Entries, t.All)
+	data := ", " + humanize.IBytes(uint64(t.Bytes))
 	if t.AllBytes >= t.Bytes {
-		s += " of " + humanize.IBytes(uint64(t.AllBytes))
+		data += " of " + humanize.IBytes(uint64(t.AllBytes))
 	}
-	if took < time.Second {
-		return s
+	rate, left := "", ""
+	if took >= time.Second {
+		rate = fmt.Sprintf(", %s/s", humanize.IBytes(uint64(float64(t.Bytes)/took.Seconds())))
+		// A file costs about as much as some data.
+		const perFile = 32 << 10
+		done, all := float64(t.Bytes+perFile*t.Entries), float64(t.AllBytes+perFile*t.All)
+		if done > 0 && done <= all {
+			left = fmt.Sprintf(", %s left", time.Duration(float64(took)*(all-done)/done).Round(time.Second))
+		}
 	}
-	s += fmt.Sprintf(", %s/s", humanize.IBytes(uint64(float64(t.Bytes)/took.Seconds())))
-	// An entry costs about as much as some data.
-	const perEntry = 32 << 10
-	done, all := float64(t.Bytes+perEntry*t.Entries), float64(t.AllBytes+perEntry*t.All)
-	if done > 0 && done <= all {
-		left := time.Duration(float64(took) * (all - done) / done).Round(time.Second)
-		s += fmt.Sprintf(", %s left", left)
+	for _, s := range []string{files + data + rate + left, files + data + left, files + left, files} {
+		if len(s) <= room {
+			return s
+		}
 	}
-	return s
+	return ""
 }

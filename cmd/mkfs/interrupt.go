@@ -21,11 +21,16 @@ func (e *interruptError) Error() string { return "interrupted by " + e.name }
 func (e *interruptError) Unwrap() error { return syscall.EINTR }
 
 // catchSignals returns a context that ends with the first signal that asks to
-// stop; the second one kills. done gives the signals back.
+// stop; the second one kills. What was ignored when the program began, as nohup
+// has it, stays so. done gives the signals back.
 func catchSignals() (ctx context.Context, done func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	c := make(chan os.Signal, 1)
-	signal.Notify(c, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+	for _, s := range []os.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(c, s)
+		}
+	}
 	stop := make(chan struct{})
 	go func() {
 		select {

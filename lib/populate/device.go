@@ -9,7 +9,7 @@ import (
 
 // heldDevice is a device that keeps the superblock in memory, and has zeros in
 // its place, until commit: what is on the device before that is no file system.
-// It does not sync before, since nothing needs to be there after a crash.
+// In between it does not sync, since nothing needs to be there after a crash.
 //
 // Writes that follow each other are joined: files that are small lie side by
 // side, and come in that order.
@@ -33,14 +33,18 @@ const (
 	joinSmall = 128 << 10 // writes that are joined
 )
 
-// hold takes the superblock off dev.
+// hold takes the superblock off dev, for good: after a crash it must not come
+// back over what is half written.
 func hold(dev blockdev.Device) (*heldDevice, error) {
 	h := &heldDevice{Device: dev, align: int64(max(blockdev.Align(dev), 1))}
 	h.join = blockdev.AlignedBuf(joinMost, max(4096, int(h.align)))[:0]
 	if _, err := dev.ReadAt(h.held[:], heldFrom); err != nil {
 		return nil, err
 	}
-	return h, h.put(make([]byte, ondisk.SuperSize))
+	if err := h.put(make([]byte, ondisk.SuperSize)); err != nil {
+		return nil, err
+	}
+	return h, dev.Sync()
 }
 
 // put writes the bytes of the superblock's place.

@@ -98,7 +98,7 @@ func command(ctx context.Context, name string) *cli.Command {
 			strs("exclude-from", "`FILE` with patterns of what is left out"),
 			str("file-contexts", "`FILE` with SELinux labels by path"),
 			flag("reproducible", "the same source gives the same image"),
-			str("help", "show help, about a `TOPIC`: usage, features, extended, journal, size"),
+			str("help", "show help, about a `TOPIC`: usage, features, extended, journal, fill, size"),
 		},
 		Action: func(c *cli.Context) error { return action(ctx, c, name) },
 	}
@@ -129,7 +129,7 @@ func help(c *cli.Context, topic string) error {
 	}
 	text, ok := topics[topic]
 	if !ok {
-		return cli.Usagef("no help on %q: topics are usage, features, extended, journal, size", topic)
+		return cli.Usagef("no help on %q: topics are usage, features, extended, journal, fill, size", topic)
 	}
 	fmt.Fprint(c.Stdout, text)
 	return nil

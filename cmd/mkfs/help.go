@@ -22,6 +22,10 @@ the options, then mke2fs.conf, by the type (-t) and the usage types (-T).
   -m PERCENT         reserved for the super-user
   -e BEHAVIOUR       on errors: continue, remount-ro, panic
   -c  -cc  -l FILE   bad blocks: read test, write test, from a list
+  -d SOURCE          fill it: a directory, a tar (- for standard input), an OCI
+                     image layout; --layer TAR ...: layers (--help=fill)
+  --size SIZE|auto   the size as an option; auto: what -d needs (--help=size)
+  --reproducible     the same source and options give the same image
   -D                 direct I/O
   -S                 superblocks and descriptors only, for a rescue
   -n                 show what would be made, change nothing
@@ -29,8 +33,9 @@ the options, then mke2fs.conf, by the type (-t) and the usage types (-T).
   -F  -FF            force: no questions; even if it seems to be in use
   -q  -v  -V         quiet, verbose, version
 
-Exit status: 0 made; 1 not made: the command line, the device or the layout
-does not allow it, or it failed, and then the device holds no file system.
+Exit status: 0 made; 1 not made: the command line, the device or the layout does
+not allow it, or it failed or was interrupted, and then the device holds no file
+system.
 `,
 	"features": `Features (-O), after none or those of mke2fs.conf; ^ clears:
 
@@ -86,8 +91,52 @@ sparse_super. metadata_csum_seed needs metadata_csum. orphan_file needs a journa
                                an external journal, made by -O journal_dev
   v1_superblock                version 1
 `,
+	"fill": `What the file system is filled with (-d), as it is made:
+
+  -d DIRECTORY       all that is below it
+  -d ARCHIVE, -d -   a tar, plain or compressed with gzip or zstd
+  -d LAYOUT          an OCI image layout: a directory with an oci-layout file, or,
+                     with --ref or --platform, a tar of one
+  --layer TAR        a layer, whose whiteouts apply to those before; repeated
+  --ref NAME         the image of that name
+  --platform OS/ARCHITECTURE[/VARIANT]
+                     the image for that, linux and this machine's if not given
+
+Owners, modes, times, devices, hard links, holes, attributes, ACLs, capabilities
+and labels are those of the source, or:
+
+  --owner UID:GID    all is theirs
+  --map-uid FROM:TO:COUNT, --map-gid FROM:TO:COUNT
+                     shifts ids, in ACLs too; repeated. What none maps is an error
+  --device-table FILE
+                     name type mode uid gid major minor start increment count
+  --exclude PATTERN  leaves out; without a slash: names anywhere. ** is any path
+  --exclude-from FILE
+                     patterns, one a line
+  --file-contexts FILE
+                     SELinux labels by path
+  -E no_copy_xattrs  no attributes
+  -E root_owner, root_perms, root_selinux
+                     of the root directory
+
+  --reproducible     UUID, hash seed and times are derived from the source, as
+                     with SOURCE_DATE_EPOCH, which is the latest time then
+
+Progress is shown on a terminal, or with -v. Temporary files go to TMPDIR: what a
+pipe or a compressed archive has, and what sizes are tried in.
+`,
 	"size": `The size is a number with a suffix: k, m, g, t for the powers of 1024 in bytes, or
 s for sectors of 512 bytes. Without one it is in KiB, or, with -b, in blocks.
-Without a size all of the device is used.
+Without a size all of the device is used. --size SIZE is the same as an option.
+
+With -d or --layer the size can be found, by trying:
+
+  --size auto        what the contents need; a file is cut to that
+  --free SIZE        and so much that users can still write, and inodes for it
+  --max SIZE         fails if that would be more than so much
+  --shrink           the very smallest, which takes longer; with a SIZE, that is
+                     the most it may have, and what type and block size follow
+
+The number of inodes is then what is needed, unless -N or -i give more.
 `,
 }

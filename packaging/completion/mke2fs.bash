@@ -3,6 +3,12 @@
 _mke2fs() {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= head=
 	COMPREPLY=()
+	# Bash splits --option=value in three where = breaks words.
+	if [[ $cur == = && $prev == --* ]]; then
+		cur=
+	elif [[ $prev == = && COMP_CWORD -ge 2 ]]; then
+		prev=${COMP_WORDS[COMP_CWORD-2]}
+	fi
 	case $prev in
 	-t) words="ext2 ext3 ext4" ;;
 	-T) words="default floppy small big huge news largefile largefile4" ;;
@@ -18,10 +24,14 @@ _mke2fs() {
 		metadata_csum project verity" ;;
 	-E|-R) words="offset= stride= stripe_width= resize= lazy_itable_init= lazy_journal_init= assume_storage_prezeroed=
 		discard nodiscard packed_meta_blocks= num_backup_sb= desc_size= hash_seed= root_owner= root_perms=
-		root_selinux= quotatype= mmp_update_interval= encoding= encoding_flags= orphan_file_size= revision= test_fs" ;;
+		root_selinux= quotatype= mmp_update_interval= encoding= encoding_flags= orphan_file_size= revision= test_fs
+		no_copy_xattrs" ;;
 	-J) words="size= fast_commit_size= location= device= v1_superblock" ;;
-	-C|-g|-G|-i|-L|-m|-N) return ;;
-	-M|-d|-l|-z) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	--size) words="auto" ;;
+	--platform) words="linux/386 linux/amd64 linux/arm/v7 linux/arm64 linux/ppc64le linux/riscv64 linux/s390x" ;;
+	--help) words="usage features extended journal fill size" ;;
+	-C|-g|-G|-i|-L|-m|-N|--free|--max|--owner|--map-uid|--map-gid|--exclude|--ref) return ;;
+	-M|-d|-l|-z|--layer|--device-table|--exclude-from|--file-contexts) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	esac
 	if [ -n "$words" ]; then
 		# The last item of a list, with a ^ kept in front of a feature.
@@ -30,7 +40,8 @@ _mke2fs() {
 		COMPREPLY=($(compgen -P "$head" -W "$words" -- "$cur"))
 		[[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
 	elif [[ $cur == --* ]]; then
-		COMPREPLY=($(compgen -W "--help --help=usage --help=features --help=extended --help=journal --help=size" -- "$cur"))
+		COMPREPLY=($(compgen -W "--size --free --max --shrink --layer --ref --platform --owner --map-uid --map-gid
+			--device-table --exclude --exclude-from --file-contexts --reproducible --help" -- "$cur"))
 	elif [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "-b -c -C -D -e -E -F -g -G -i -I -j -J -l -L -m -M -n -N -o -O -q -r -S -t -T -U -v -V -z" -- "$cur"))
 	else

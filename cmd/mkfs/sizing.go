@@ -104,7 +104,10 @@ func (m *maker) fit() error {
 	if m.size != "" {
 		lower(int64(m.count)<<m.log, "the size "+m.size)
 	}
-	if m.target.block || m.selector != "" {
+	switch {
+	case m.selector != "":
+		lower(m.target.size, "what "+m.device+"#"+m.selector+" has")
+	case m.target.block:
 		lower(m.target.size, "what "+m.device+" has")
 	}
 	o.Max = limit

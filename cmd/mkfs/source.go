@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/e2kit/e2kit/internal/cli"
@@ -36,6 +38,10 @@ func (m *maker) loadSource() error {
 		}
 		o.MaxTime, o.Reproducible = &t, true
 	}
+	if own := m.ownPath(); own != "" {
+		m.Warn(fmt.Errorf("%s is left out of what is copied: it is where the file system goes", m.device))
+		o.Exclude = append(slices.Clip(o.Exclude), own)
+	}
 	p := m.newFillProgress()
 	o.Progress = p.step
 	tree, err := populate.Load(m.ctx, src, o)
@@ -50,6 +56,38 @@ func (m *maker) loadSource() error {
 	}
 	m.tree, m.fillProgress = tree, p
 	return nil
+}
+
+// ownPath returns the pattern that leaves the image file itself out of the
+// directory that it lies in and is filled with; "" if it does not.
+func (m *maker) ownPath() string {
+	if m.source == "" || !m.target.exists || m.target.block {
+		return ""
+	}
+	dir, err1 := filepath.EvalSymlinks(m.source)
+	file, err2 := filepath.EvalSymlinks(m.device)
+	if err1 == nil {
+		dir, err1 = filepath.Abs(dir)
+	}
+	if err2 == nil {
+		file, err2 = filepath.Abs(file)
+	}
+	if err1 != nil || err2 != nil {
+		return ""
+	}
+	rel, err := filepath.Rel(dir, file)
+	if err != nil || rel == "." || !filepath.IsLocal(rel) {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteByte('/')
+	for _, c := range []byte(rel) {
+		if strings.IndexByte(`*?[\`, c) >= 0 {
+			b.WriteByte('\\')
+		}
+		b.WriteByte(c)
+	}
+	return b.String()
 }
 
 // findSource tells the kinds of sources apart. A tar of an OCI image layout is

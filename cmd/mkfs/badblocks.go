@@ -84,6 +84,9 @@ func (m *maker) testBlocks(dev blockdev.Device, write bool) (bad []uint64, err e
 			want[i] = p
 		}
 		for b := uint64(0); b < m.opts.Blocks; b += many {
+			if err := m.stopped(); err != nil {
+				return nil, err
+			}
 			n := int(min(many, m.opts.Blocks-b))
 			part := buf[:n*int(bs)]
 			if write {
@@ -103,6 +106,9 @@ func (m *maker) testBlocks(dev blockdev.Device, write bool) (bad []uint64, err e
 			}
 		}
 		for b := uint64(0); b < m.opts.Blocks; b += many {
+			if err := m.stopped(); err != nil {
+				return nil, err
+			}
 			n := int(min(many, m.opts.Blocks-b))
 			part := buf[:n*int(bs)]
 			_, err := dev.ReadAt(part, int64(b)*bs)

@@ -95,6 +95,9 @@ func (m *maker) resolveFeatures() error {
 func (m *maker) checkRequest() error {
 	o := &m.opts
 	if o.Incompat&ondisk.IncompatJournalDev != 0 {
+		if m.fills() || m.auto {
+			return fail("an external journal cannot be filled: leave out -d and what goes with it")
+		}
 		return nil
 	}
 	csum := o.ROCompat&ondisk.ROCompatMetadataCsum != 0

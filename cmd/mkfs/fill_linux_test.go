@@ -68,4 +68,10 @@ func TestFill(t *testing.T) {
 	if err := exec.Command(testfs.Tool(t, "dumpe2fs"), "-h", small).Run(); err == nil {
 		t.Error("what was not filled looks like a file system")
 	}
+	for _, args := range [][]string{{"-S", "-d", src}, {"-O", "journal_dev", "-d", src}, {"-O", "journal_dev", "-d", src, "--size=auto"}} {
+		status, _, errs := mke2fs(append(args, "-F", small)...)
+		if status != 1 || !strings.Contains(errs, "cannot be filled") {
+			t.Errorf("%q: status %d: %s", args, status, errs)
+		}
+	}
 }

@@ -48,6 +48,14 @@ func catchSignals() (ctx context.Context, done func()) {
 	}
 }
 
+// stopped returns the error of a run that was asked to stop, nil if it was not.
+func (m *maker) stopped() error {
+	if m.ctx.Err() == nil {
+		return nil
+	}
+	return fail("%s: no file system made: %w", m.device, context.Cause(m.ctx))
+}
+
 // stopDevice is a device that fails once its context has ended, up to when the
 // superblock is written: from then on there is a file system, and it is finished.
 type stopDevice struct {

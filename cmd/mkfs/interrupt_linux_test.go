@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/e2kit/e2kit/internal/testfs"
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/populate"
@@ -64,6 +65,26 @@ func TestInterrupted(t *testing.T) {
 			t.Errorf("at %q: what is left is a file system", at)
 		}
 		dev.Close()
+	}
+}
+
+// A test of all blocks ends too; when it only reads, with what was there.
+func TestInterruptedBadBlocks(t *testing.T) {
+	dir := environment(t)
+	img := filepath.Join(dir, "image")
+	if status, _, errs := mke2fs("-q", "-t", "ext4", img, "10M"); status != 0 {
+		t.Fatal(errs)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	out := &trap{text: "Checking for bad blocks", end: func() { cancel(&interruptError{"SIGINT"}) }}
+	var errs bytes.Buffer
+	status := runContext(ctx, []string{"mke2fs", "-c", "-F", img}, strings.NewReader(""), out, &errs)
+	if status != 1 || !strings.Contains(errs.String(), "interrupted by SIGINT") {
+		t.Errorf("status %d: %s", status, errs.String())
+	}
+	if err := testfs.E2fsck(t, img, ""); err != nil {
+		t.Errorf("the file system that was there: %v", err)
 	}
 }
 

@@ -120,7 +120,7 @@ func (m *maker) checkRequest() error {
 	case o.CreatorOS == ondisk.OSHurd && o.InodeSize != ondisk.GoodOldInodeSz:
 		return fail("the Hurd supports inodes of 128 bytes only: add -I 128")
 	case m.types.Bool("make_hugefiles", false):
-		return fail("make_hugefiles: a file system cannot be filled yet; take the relation out of the configuration")
+		return fail("make_hugefiles is not supported: take the relation out of the configuration")
 	}
 	if csum && !m.quiet {
 		if o.Incompat&ondisk.IncompatExtents == 0 {

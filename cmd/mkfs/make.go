@@ -148,7 +148,13 @@ func (m *maker) format() error {
 	m.opts.SyncEvery = syncEvery(m)
 	p := newProgress(m)
 	m.opts.Progress = p.step
-	r, err := ext2fs.Format(&stopDevice{Device: to, ctx: m.ctx}, m.opts)
+	if m.tree != nil {
+		to, err = populate.Hold(to) // until it is filled there is no superblock
+	}
+	var r *ext2fs.FormatResult
+	if err == nil {
+		r, err = ext2fs.Format(&stopDevice{Device: to, ctx: m.ctx}, m.opts)
+	}
 	p.end(err == nil)
 	var filling error
 	if err == nil {

@@ -33,6 +33,11 @@ const (
 	joinSmall = 128 << 10 // writes that are joined
 )
 
+// Hold returns a device for making a file system and then filling it by Write, in
+// one go: dev has no superblock until the latter is done. The caller does not use
+// dev meanwhile, and closes it.
+func Hold(dev blockdev.Device) (blockdev.Device, error) { return hold(dev) }
+
 // hold takes the superblock off dev, for good: after a crash it must not come
 // back over what is half written.
 func hold(dev blockdev.Device) (*heldDevice, error) {

@@ -18,8 +18,9 @@
 //
 // The same tree gives the same bytes: entries are written in the order of their
 // names by one goroutine, whatever order and however many goroutines they were
-// read in. While Write runs the superblock is not on the device, so an image
-// that was not finished is not a file system, and cannot be taken for one.
+// read in. While Write runs, or from before the file system is made with [Hold],
+// the superblock is not on the device, so an image that was not finished is not
+// a file system, and cannot be taken for one.
 //
 // Inputs are hostile: names cannot leave the tree, and nothing that an archive
 // says decides how much memory is taken, other than by what it really holds.

@@ -67,15 +67,18 @@ func (c *clock) get() time.Time {
 	return time.Unix(c.now.Sec, int64(c.now.Nsec))
 }
 
-// Write fills the file system on dev, which was just made and is not open. Its
-// journal is not used. When Write returns nil, everything is on stable storage;
+// Write fills the file system on dev, which was just made and is not open; dev may
+// be what Hold has returned. Its journal is not used. When Write returns nil, everything is on stable storage;
 // when it fails after its first write, with an *IncompleteError, dev has no
 // file system. Errors name the entry, and unwrap to a syscall.Errno: ENOSPC
 // where it does not fit, EINTR where ctx has ended.
 func (t *Tree) Write(ctx context.Context, dev blockdev.Device) (Totals, error) {
-	h, err := hold(dev)
-	if err != nil {
-		return Totals{}, fmt.Errorf("superblock: %w", err)
+	h, held := dev.(*heldDevice)
+	if !held {
+		var err error
+		if h, err = hold(dev); err != nil {
+			return Totals{}, fmt.Errorf("superblock: %w", err)
+		}
 	}
 	w := &writer{ctx: ctx, t: t, links: map[*node]ondisk.Ino{}, zero: t.opt.Reproducible, told: time.Now()}
 	began, err := w.run(h)

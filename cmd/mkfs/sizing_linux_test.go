@@ -154,3 +154,20 @@ func TestManyFiles(t *testing.T) {
 		t.Errorf("-N: status %d\n%s", status, errs)
 	}
 }
+
+// What no size has room for is not looked for in ever larger ones.
+func TestSizeAutoImpossible(t *testing.T) {
+	dir := environment(t)
+	src := filepath.Join(dir, "src.tar")
+	ownersTar(t, src, 5)
+	img := filepath.Join(dir, "image")
+	status, _, errs := mke2fs("-q", "-t", "ext4", "-b", "1024", "-d", src, "--size=auto", img)
+	if status != 1 || !strings.Contains(errs, "with ea_inode it has") || !strings.Contains(errs, "/d1/f1") {
+		t.Errorf("status %d: %s", status, errs)
+	}
+	if status, _, errs = mke2fs("-q", "-t", "ext4", "-b", "1024", "-O", "ea_inode", "-d", src, "--size=auto", img); status != 0 {
+		t.Errorf("with ea_inode: %s", errs)
+	} else if err := testfs.E2fsck(t, img, ""); err != nil {
+		t.Error(err)
+	}
+}

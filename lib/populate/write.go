@@ -303,7 +303,7 @@ func (w *writer) attrs(ip *ext2fs.Inode, n *node) error {
 	for _, x := range n.attrs.list {
 		size += len(x.name) + len(x.value) + 16
 		if err := ip.Setxattr(x.name, []byte(x.value), 0, false); err != nil {
-			return err
+			return w.attrErr(x, err)
 		}
 	}
 	if len(n.attrs.list) > 1 && size > w.fs.InodeSize()-ondisk.GoodOldInodeSz-32 {
@@ -313,6 +313,17 @@ func (w *writer) attrs(ip *ext2fs.Inode, n *node) error {
 		return w.fs.Sync()
 	}
 	return nil
+}
+
+// attrErr tells an attribute that no file system of this format has room for from
+// one that this one is too full for.
+func (w *writer) attrErr(x xattr, err error) error {
+	f := w.fs.FreeSpace()
+	if !errors.Is(err, syscall.ENOSPC) || f.Free <= f.Blocks/64 || f.FreeIno == 0 {
+		return err
+	}
+	return fmt.Errorf("attribute %s of %d bytes has no room in an inode and a block of %d bytes beside the others; with ea_inode it has: %w",
+		x.name, len(x.value), w.block, syscall.E2BIG)
 }
 
 // finish gives an inode what making it could not.

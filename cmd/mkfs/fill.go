@@ -25,10 +25,11 @@ func (m *maker) fill(dev blockdev.Device) error {
 		return nil
 	}
 	p := m.fillProgress
-	p.begin()
+	p.line(fillTitle)
+	p.since = time.Now()
 	done, err := m.tree.Write(m.ctx, dev)
-	p.end(err == nil)
 	if err != nil {
+		p.end("")
 		var e *populate.IncompleteError
 		if errors.As(err, &e) {
 			err = e.Err
@@ -39,9 +40,10 @@ func (m *maker) fill(dev blockdev.Device) error {
 		}
 		return fail("%s: no file system made: %s: %w", m.device, m.filling.name(), err)
 	}
-	if m.verbose || p.shows {
-		m.tell(fmt.Sprintf("%d files, %d directories, %d symbolic links, %d further names, %d others, %s\n",
-			done.Files, done.Dirs, done.Symlinks, done.Links, done.Special, humanize.IBytes(uint64(done.Bytes))))
+	p.end("done")
+	if !m.quiet && (m.verbose || p.shows) {
+		fmt.Fprintf(m.Stdout, "%d files, %d directories, %d symbolic links, %d further names, %d others, %s\n",
+			done.Files, done.Dirs, done.Symlinks, done.Links, done.Special, humanize.IBytes(uint64(done.Bytes)))
 	}
 	return nil
 }
@@ -52,9 +54,9 @@ type fillProgress struct {
 	w       io.Writer
 	quiet   bool
 	shows   bool
-	columns int // of the terminal
-	since   time.Time
-	width   int // of what stands at the end of the line
+	columns int       // of the terminal
+	since   time.Time // when filling began; 0: it has not
+	width   int       // of what stands at the end of the line
 }
 
 const fillTitle = "Copying files into the device: "
@@ -74,10 +76,11 @@ func (m *maker) newFillProgress() *fillProgress {
 	return p
 }
 
-func (p *fillProgress) begin() {
-	p.since = time.Now()
+// line begins a line.
+func (p *fillProgress) line(title string) {
+	p.width = 0
 	if !p.quiet {
-		fmt.Fprint(p.w, fillTitle)
+		fmt.Fprint(p.w, title)
 	}
 }
 
@@ -95,12 +98,13 @@ func (p *fillProgress) put(s string) {
 	p.width = len(s)
 }
 
-func (p *fillProgress) end(ok bool) {
+// end ends the line, with a result unless that is "".
+func (p *fillProgress) end(result string) {
 	if p.quiet {
 		return
 	}
-	if ok {
-		p.put("done")
+	if result != "" {
+		p.put(result)
 	}
 	fmt.Fprintln(p.w)
 }

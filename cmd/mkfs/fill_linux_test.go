@@ -61,7 +61,7 @@ func TestFill(t *testing.T) {
 	}
 
 	small := filepath.Join(dir, "small")
-	status, out, errs := mke2fs("-t", "ext2", "-d", src, small, "200k")
+	status, out, errs := mke2fs("-t", "ext2", "-d", src, small, "330k")
 	if status != 1 || !strings.Contains(errs, "no file system made") {
 		t.Errorf("too small: status %d\n%s%s", status, out, errs)
 	}

@@ -139,11 +139,12 @@ func TestProgressLine(t *testing.T) {
 	}
 	var b bytes.Buffer
 	p := &fillProgress{w: &b, shows: true, columns: 80}
-	p.step(half) // while the size is looked for
-	p.begin()
+	p.step(half) // while the source is read
+	p.line(fillTitle)
+	p.since = time.Now()
 	p.step(half)
 	p.put("x")
-	p.end(true)
+	p.end("done")
 	// What a terminal shows of it.
 	line, col := []byte{}, 0
 	for _, c := range b.Bytes() {

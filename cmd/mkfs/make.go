@@ -111,7 +111,7 @@ func (m *maker) settle() error {
 	}
 	m.adopt()
 	m.raiseInodes()
-	return nil
+	return m.checkRoom()
 }
 
 // plan computes what is going to be made.

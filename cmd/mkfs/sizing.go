@@ -61,6 +61,29 @@ func (m *maker) raiseInodes() {
 	}
 }
 
+// checkRoom refuses what certainly does not fit, while the device is as it was.
+func (m *maker) checkRoom() error {
+	if m.tree == nil {
+		return nil
+	}
+	plan, err := m.plan()
+	if err != nil {
+		return err
+	}
+	have, need := uint64(plan.Super.InodesCount.Get()), m.tree.Inodes()+uint64(ondisk.GoodOldFirst)-1
+	if have < need {
+		return fail("%s: no file system made: %s has %d files, for which %d inodes are too few: raise -N, or lower -i",
+			m.device, m.filling.name(), m.tree.Inodes()-1, have)
+	}
+	// Blocks of zeros need no room if they become holes.
+	size, holes := int64(m.opts.Blocks)<<m.log, m.reproducible || os.Getenv("SOURCE_DATE_EPOCH") != ""
+	if n := m.tree.Bytes(); n > size && !holes {
+		return fail("%s: no file system made: %s has %s of data, more than the %s of the file system (--size auto finds a size that it fits in)",
+			m.device, m.filling.name(), humanize.IBytes(uint64(n)), humanize.IBytes(uint64(size)))
+	}
+	return nil
+}
+
 // enoughInodes asks for n inodes, and for more where a format of size bytes would
 // round that down: they are counted in whole bytes of a group's bitmap.
 func enoughInodes(o *ext2fs.FormatOptions, size int64, n uint64) error {
@@ -112,30 +135,24 @@ func (m *maker) fit() error {
 	}
 	o.Max = limit
 	o.Min = m.smallestFormat(limit)
-	m.tell("Finding the size: ")
+	p := m.fillProgress
+	p.line("Finding the size: ")
 	s, err := m.tree.Fit(m.ctx, m.scratch, o)
 	if err != nil {
-		m.tell("\n")
+		p.end("")
 		if limit > 0 && errors.Is(err, syscall.ENOSPC) {
 			return fail("%s: no file system made: %s takes more than %s (%s bytes)",
 				m.device, m.filling.name(), what, humanize.Comma(limit))
 		}
 		return fail("%s: no file system made: the size for %s: %w", m.device, m.filling.name(), err)
 	}
-	m.tell(humanize.IBytes(uint64(s.Bytes)) + "\n")
+	p.end(humanize.IBytes(uint64(s.Bytes)))
 	opts, err := m.optionsFor(s.Bytes, s.Inodes)
 	if err != nil {
 		return err
 	}
 	m.opts, m.count = opts, opts.Blocks
 	return nil
-}
-
-// tell prints a part of what is going on.
-func (m *maker) tell(s string) {
-	if !m.quiet {
-		fmt.Fprint(m.Stdout, s)
-	}
 }
 
 // optionsFor returns what is made where the file system has size bytes, and
@@ -195,6 +212,9 @@ func (m *maker) smallestFormat(limit int64) int64 {
 // scratch makes a file system to try the size with, in a sparse file without a
 // name. It is a populate.Format.
 func (m *maker) scratch(size int64, inodes uint64) (blockdev.Device, error) {
+	if m.fillProgress.shows {
+		m.fillProgress.put("trying " + humanize.IBytes(uint64(size)))
+	}
 	o, err := m.optionsFor(size, inodes)
 	if err != nil {
 		return nil, err

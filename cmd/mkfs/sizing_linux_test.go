@@ -66,7 +66,7 @@ func TestSizeAuto(t *testing.T) {
 		for _, how := range []string{"--size=auto", "--shrink", "--free=3M"} {
 			img := filepath.Join(dir, "image")
 			os.Remove(img)
-			args := append(strings.Fields(c), "-q", "-d", src, how, img)
+			args := append(strings.Fields(c), "-q", "-U", testUUID, "-E", "hash_seed="+testSeed, "-d", src, how, img)
 			if status, out, errs := mke2fs(args...); status != 0 {
 				t.Fatalf("%s %s: status %d\n%s%s", c, how, status, out, errs)
 			}

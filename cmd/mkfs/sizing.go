@@ -112,7 +112,7 @@ func (m *maker) fit() error {
 			continue
 		}
 		n, err := parseBlocks(s.v, m.log)
-		if err != nil || n > math.MaxInt64>>m.log {
+		if err != nil || n > math.MaxInt64>>m.log || n == 0 && s.opt == "--max" {
 			return fail("%s %s is not a size (--help=size)", s.opt, s.v)
 		}
 		if *s.to = int64(n) << m.log; s.opt == "--max" {
@@ -238,7 +238,7 @@ func (m *maker) scratch(size int64, inodes uint64) (blockdev.Device, error) {
 		return nil, err
 	}
 	o.Discard, o.AssumeZeroed, o.Progress = false, true, nil
-	scratch := unsynced{dev}
+	scratch := &scratchDevice{dev}
 	if _, err := ext2fs.Format(scratch, o); err != nil {
 		dev.Close()
 		return nil, err
@@ -246,10 +246,36 @@ func (m *maker) scratch(size int64, inodes uint64) (blockdev.Device, error) {
 	return scratch, nil
 }
 
-// unsynced is a device that need not outlive the command.
-type unsynced struct{ blockdev.Device }
+// scratchDevice is a device that need not outlive the command. When it is full
+// that says nothing of the size that is tried.
+type scratchDevice struct{ blockdev.Device }
 
-func (unsynced) Sync() error { return nil }
+func (d *scratchDevice) Sync() error { return nil }
+
+func (d *scratchDevice) WriteAt(p []byte, off int64) (int, error) {
+	n, err := d.Device.WriteAt(p, off)
+	return n, scratchErr(err)
+}
+
+// WritevAt implements blockdev.Vectored.
+func (d *scratchDevice) WritevAt(bufs [][]byte, off int64) (int, error) {
+	n, err := blockdev.WritevAt(d.Device, bufs, off)
+	return n, scratchErr(err)
+}
+
+// ReadvAt implements blockdev.Vectored.
+func (d *scratchDevice) ReadvAt(bufs [][]byte, off int64) (int, error) {
+	return blockdev.ReadvAt(d.Device, bufs, off)
+}
+
+func (d *scratchDevice) ZeroOut(off, n int64) error { return scratchErr(d.Device.ZeroOut(off, n)) }
+
+func scratchErr(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fmt.Errorf("a temporary file to try the size in: %v (TMPDIR names another place): %w", err, syscall.EIO)
+	}
+	return err
+}
 
 // ownInodes returns how many inodes the file system takes for itself, at most.
 func (m *maker) ownInodes() uint64 {

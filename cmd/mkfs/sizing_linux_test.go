@@ -1,10 +1,12 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -169,5 +171,24 @@ func TestSizeAutoImpossible(t *testing.T) {
 		t.Errorf("with ea_inode: %s", errs)
 	} else if err := testfs.E2fsck(t, img, ""); err != nil {
 		t.Error(err)
+	}
+}
+
+// fullDevice has no room on whatever it lies on.
+type fullDevice struct{ blockdev.Device }
+
+func (fullDevice) WriteAt(p []byte, off int64) (int, error) { return 0, syscall.ENOSPC }
+
+// That there is no room to try a size is not that the size is too small.
+func TestScratchFull(t *testing.T) {
+	dev := &scratchDevice{fullDevice{blockdev.NewMem(16 << 20)}}
+	for what, write := range map[string]func() error{
+		"write":  func() error { _, err := dev.WriteAt(make([]byte, 4096), 0); return err },
+		"writev": func() error { _, err := dev.WritevAt([][]byte{make([]byte, 4096)}, 0); return err },
+		"format": func() error { _, err := ext2fs.Format(dev, ext2fs.DefaultFormat()); return err },
+	} {
+		if err := write(); errors.Is(err, syscall.ENOSPC) || !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "TMPDIR") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }

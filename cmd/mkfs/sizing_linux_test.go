@@ -164,7 +164,7 @@ func TestSizeAutoImpossible(t *testing.T) {
 	ownersTar(t, src, 5)
 	img := filepath.Join(dir, "image")
 	status, _, errs := mke2fs("-q", "-t", "ext4", "-b", "1024", "-d", src, "--size=auto", img)
-	if status != 1 || !strings.Contains(errs, "with ea_inode it has") || !strings.Contains(errs, "/d1/f1") {
+	if status != 1 || !strings.Contains(errs, "the ea_inode feature") || !strings.Contains(errs, "/d1/f1") {
 		t.Errorf("status %d: %s", status, errs)
 	}
 	if status, _, errs = mke2fs("-q", "-t", "ext4", "-b", "1024", "-O", "ea_inode", "-d", src, "--size=auto", img); status != 0 {

@@ -186,8 +186,8 @@ func (t *Tree) Measure(ctx context.Context, format Format, blockSize int) (Size,
 		if !errors.Is(err, syscall.ENOSPC) || bound > 1<<55 {
 			return Size{}, err
 		}
-		if w != nil && w.after.Free > w.before.Free/2 && w.after.FreeIno > 0 {
-			return Size{}, err // it is not the size that is too small
+		if w != nil && int64(w.after.Free) > bound/bs/2 && w.after.FreeIno > 0 {
+			return Size{}, err // no size helps what does not fit where most is free
 		}
 		bound *= 2
 		inodes += inodes / 2 // for values of attributes, which are inodes with ea_inode

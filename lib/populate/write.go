@@ -302,8 +302,13 @@ func (w *writer) attrs(ip *ext2fs.Inode, n *node) error {
 	size := 0
 	for _, x := range n.attrs.list {
 		size += len(x.name) + len(x.value) + 16
-		if err := ip.Setxattr(x.name, []byte(x.value), 0, false); err != nil {
-			return w.attrErr(x, err)
+		err := ip.Setxattr(x.name, []byte(x.value), 0, false)
+		if free := w.fs.FreeSpace(); errors.Is(err, syscall.ENOSPC) && free.Free > 1 && free.FreeIno > 0 {
+			return fmt.Errorf("attribute %s of %d bytes has no room in the inode or its block of attributes; "+
+				"larger inodes or blocks, or the ea_inode feature, give it more: %w", x.name, len(x.value), err)
+		}
+		if err != nil {
+			return fmt.Errorf("attribute %s: %w", x.name, err)
 		}
 	}
 	if len(n.attrs.list) > 1 && size > w.fs.InodeSize()-ondisk.GoodOldInodeSz-32 {
@@ -313,17 +318,6 @@ func (w *writer) attrs(ip *ext2fs.Inode, n *node) error {
 		return w.fs.Sync()
 	}
 	return nil
-}
-
-// attrErr tells an attribute that no file system of this format has room for from
-// one that this one is too full for.
-func (w *writer) attrErr(x xattr, err error) error {
-	f := w.fs.FreeSpace()
-	if !errors.Is(err, syscall.ENOSPC) || f.Free <= f.Blocks/64 || f.FreeIno == 0 {
-		return err
-	}
-	return fmt.Errorf("attribute %s of %d bytes has no room in an inode and a block of %d bytes beside the others; with ea_inode it has: %w",
-		x.name, len(x.value), w.block, syscall.E2BIG)
 }
 
 // finish gives an inode what making it could not.

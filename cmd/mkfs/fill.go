@@ -36,7 +36,7 @@ func (m *maker) fill(dev blockdev.Device) error {
 		}
 		var dev *blockdev.Error
 		if errors.Is(err, syscall.ENOSPC) && !errors.As(err, &dev) {
-			err = fmt.Errorf("%w (--size auto finds a size that it fits in)", err)
+			err = fmt.Errorf("%w (--size auto looks for a size that it fits in)", err)
 		}
 		return fail("%s: no file system made: %s: %w", m.device, m.filling.name(), err)
 	}

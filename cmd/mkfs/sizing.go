@@ -78,7 +78,7 @@ func (m *maker) checkRoom() error {
 	// Blocks of zeros need no room if they become holes.
 	size, holes := int64(m.opts.Blocks)<<m.log, m.reproducible || os.Getenv("SOURCE_DATE_EPOCH") != ""
 	if n := m.tree.Bytes(); n > size && !holes {
-		return fail("%s: no file system made: %s has %s of data, more than the %s of the file system (--size auto finds a size that it fits in)",
+		return fail("%s: no file system made: %s has %s of data, more than the %s of the file system (--size auto looks for a size that it fits in)",
 			m.device, m.filling.name(), humanize.IBytes(uint64(n)), humanize.IBytes(uint64(size)))
 	}
 	return nil

@@ -91,6 +91,13 @@ func clearBit(b []byte, i uint32)     { b[i>>3] &^= 1 << (i & 7) }
 // setRange sets the n bits from i on and returns how many were set before.
 func setRange(b []byte, i, n uint32) (were uint32) {
 	for n > 0 {
+		if i&7 == 0 && n >= 64 {
+			w := b[i>>3:]
+			were += uint32(bits.OnesCount64(binary.LittleEndian.Uint64(w)))
+			binary.LittleEndian.PutUint64(w, 1<<64-1)
+			i, n = i+64, n-64
+			continue
+		}
 		if i&7 == 0 && n >= 8 {
 			were += uint32(bits.OnesCount8(b[i>>3]))
 			b[i>>3] = 0xff

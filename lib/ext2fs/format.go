@@ -135,6 +135,7 @@ type formatter struct {
 	dev     blockdev.Device
 	space   *spaceMap
 	pending map[uint64][]byte // blocks to be written
+	memory  []byte            // for more of them
 	inodes  map[ondisk.Ino]bool
 	dirs    map[uint32]uint32 // directories in a group
 	seed    uint32            // of checksums

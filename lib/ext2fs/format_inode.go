@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -12,7 +13,12 @@ import (
 func (f *formatter) block(b uint64) []byte {
 	p := f.pending[b]
 	if p == nil {
-		p = make([]byte, f.blockSize)
+		// Few are needed, but each by itself would be a page of the heap.
+		if len(f.memory) == 0 {
+			f.memory = blockdev.AlignedBuf(max(f.blockSize, 64<<10), 4096)
+		}
+		p = f.memory[:f.blockSize:f.blockSize]
+		f.memory = f.memory[f.blockSize:]
 		f.pending[b] = p
 	}
 	return p
@@ -356,22 +362,54 @@ func (f *formatter) makeResizeInode() error {
 	dind := f.block(dindBlock)
 	r := f.newInode(ondisk.ResizeIno, ondisk.ModeReg|0o600, 1)
 	f.setSize(r, int64(12+perBlock+perBlock*perBlock)*int64(f.blockSize))
-	sectors := f.ratio * uint64(f.blockSize/512)
 	for k := range f.reserved {
 		b := base.desc + f.descBlocks + k
 		binary.LittleEndian.PutUint32(dind[4*((f.descBlocks+k)%perBlock):], uint32(b))
-		ind := f.block(b)
-		i := 0
-		for n := range f.backupGroups {
-			if i >= int(perBlock) {
-				break
-			}
-			binary.LittleEndian.PutUint32(ind[4*i:], uint32(b+uint64(n)*f.bpg))
-			i++
-		}
-		sectors += uint64(1+i) * f.ratio * uint64(f.blockSize/512)
 	}
+	// Each with its copies, and the block that names them.
+	copies := uint64(len(f.reservedCopies()))
+	blocks := 1 + f.reserved*(1+copies)
 	binary.LittleEndian.PutUint32(r.Base().Block[4*13:], uint32(dindBlock))
-	r.SetBlocks(sectors)
+	r.SetBlocks(blocks * f.ratio * uint64(f.blockSize/512))
+	return nil
+}
+
+// reservedCopies returns how far behind a reserved descriptor block its copies
+// lie that it names as an indirect block.
+func (f *formatter) reservedCopies() (out []uint64) {
+	for n := range f.backupGroups {
+		if len(out) == f.blockSize/4 {
+			break
+		}
+		out = append(out, uint64(n)*f.bpg)
+	}
+	return out
+}
+
+// writeReserved writes the reserved descriptor blocks of the first group. They
+// are many and alike, so they are made as they are written.
+func (f *formatter) writeReserved() error {
+	if !f.sb.HasCompat(ondisk.CompatResizeInode) || f.reserved == 0 {
+		return nil
+	}
+	copies := f.reservedCopies()
+	if len(copies) == 0 && f.zeroed {
+		return nil
+	}
+	first := f.base(0).desc + f.descBlocks
+	mem := f.batch()
+	most := uint64(len(mem) / f.blockSize)
+	for k := uint64(0); k < f.reserved; k += most {
+		n := min(most, f.reserved-k)
+		for i := range n {
+			ind := mem[i*uint64(f.blockSize):]
+			for at, c := range copies {
+				binary.LittleEndian.PutUint32(ind[4*at:], uint32(first+k+i+c))
+			}
+		}
+		if err := f.putRun(mem[:n*uint64(f.blockSize)], first+k); err != nil {
+			return err
+		}
+	}
 	return nil
 }

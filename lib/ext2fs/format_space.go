@@ -182,6 +182,7 @@ func (m *spaceMap) findRun(start, finish, n uint64) (uint64, bool) {
 type progression struct {
 	parts []part
 	n     uint32
+	last  int // index of the part that get found: the next is that or near
 }
 
 type part struct {
@@ -208,6 +209,16 @@ func (p *progression) append(v uint64) {
 }
 
 func (p *progression) get(i uint32) uint64 {
+	q := &p.parts[p.last]
+	if i < q.at || p.last+1 < len(p.parts) && i >= p.parts[p.last+1].at {
+		p.last = p.search(i)
+		q = &p.parts[p.last]
+	}
+	return q.base + uint64(q.step)*uint64(i-q.at)
+}
+
+// search returns the index of the part that has i.
+func (p *progression) search(i uint32) int {
 	k, found := slices.BinarySearchFunc(p.parts, i, func(q part, i uint32) int {
 		switch {
 		case q.at < i:
@@ -220,6 +231,5 @@ func (p *progression) get(i uint32) uint64 {
 	if !found {
 		k--
 	}
-	q := &p.parts[k]
-	return q.base + uint64(q.step)*uint64(i-q.at)
+	return k
 }

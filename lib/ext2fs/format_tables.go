@@ -4,6 +4,7 @@ package ext2fs
 type tables struct {
 	blockBitmap, inodeBitmap, inodeTable progression
 	touched                              *spaceMap // groups, as blocks, with bits of others' metadata in their bitmap
+	lastTouched                          uint32    // plus 1; 0: none yet
 }
 
 // reserveBase marks the copies of the superblock and of descriptors used.
@@ -180,7 +181,11 @@ func (f *formatter) packTables() error {
 // touch notes that the block bitmaps over n blocks from b on have to be written.
 func (f *formatter) touch(b, n uint64) {
 	lo, hi := f.groupOf(b), f.groupOf(min(b+n, f.blocks)-1)
+	if lo == hi && lo+1 == f.lastTouched {
+		return
+	}
 	f.touched.mark(uint64(lo), uint64(hi-lo)+1)
+	f.lastTouched = hi + 1
 }
 
 // newBlock takes the first free block from goal on, or from the start.

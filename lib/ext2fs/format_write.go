@@ -131,6 +131,29 @@ func (f *formatter) put(bufs [][]byte, off int64) error {
 	return err
 }
 
+// putRun is put for blocks that lie side by side in memory too.
+func (f *formatter) putRun(p []byte, b uint64) error {
+	if f.zeroed {
+		for len(p) > 0 && isZero(p[:f.blockSize]) {
+			p, b = p[f.blockSize:], b+1
+		}
+		for len(p) > 0 && isZero(p[len(p)-f.blockSize:]) {
+			p = p[:len(p)-f.blockSize]
+		}
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	n, err := f.dev.WriteAt(p, int64(b)*int64(f.blockSize))
+	f.written += uint64(n)
+	return err
+}
+
+// batch returns memory for as many blocks as are written at a time.
+func (f *formatter) batch() []byte {
+	return blockdev.AlignedBuf(max(f.blockSize, 256<<10), 4096)
+}
+
 func isZero(b []byte) bool {
 	for len(b) >= 8 {
 		if binary.LittleEndian.Uint64(b) != 0 {
@@ -147,6 +170,9 @@ func (f *formatter) write() error {
 	if !f.opts.SuperOnly {
 		f.sealInodes()
 		if err := f.flush(); err != nil {
+			return err
+		}
+		if err := f.writeReserved(); err != nil {
 			return err
 		}
 	}
@@ -254,7 +280,8 @@ func (f *formatter) writeGroups() error {
 	perBlock := uint32(f.blockSize / f.descSize)
 	w := &bitmapWriter{f: f}
 	const most = 256 // blocks of descriptors at a time
-	table := make([]byte, 0, most*f.blockSize)
+	n := min(most, int(f.descBlocks))
+	table := blockdev.AlignedBuf(n*f.blockSize, 4096)[:0]
 	start := uint64(0) // which block of descriptors table starts with
 	freeBlocks, freeInodes := uint64(0), uint64(0)
 	for g := range f.groups {
@@ -285,138 +312,6 @@ func (f *formatter) writeGroups() error {
 	return w.flush()
 }
 
-// describe fills in the descriptor of group g and hands on its bitmaps.
-func (f *formatter) describe(g uint32, d ondisk.Desc, w *bitmapWriter) error {
-	lo, hi := f.groupFirst(g), f.groupEnd(g)
-	d.SetBlockBitmap(ondisk.Fsblk(f.blockBitmap.get(g)))
-	d.SetInodeBitmap(ondisk.Fsblk(f.inodeBitmap.get(g)))
-	d.SetInodeTable(ondisk.Fsblk(f.inodeTable.get(g)))
-	d.SetFreeBlocks(uint32(ceilDiv(hi-lo, f.ratio) - f.space.usedClusters(lo, hi, f.ratio)))
-	free := f.ipg
-	used := false
-	if g <= uint32(ondisk.GoodOldFirst)+2 {
-		for ino := range f.inodes {
-			if uint32(ino-1)/f.ipg == g {
-				free--
-				used = true
-			}
-		}
-	}
-	d.SetFreeInodes(free)
-	d.SetUsedDirs(f.dirs[g])
-	flags := uint16(0)
-	if f.gdtCsum {
-		unused := f.ipg
-		if used || f.opts.SuperOnly {
-			unused = f.unused(g)
-		}
-		d.SetItableUnused(unused)
-		if !used && g != f.groups-1 && f.touched.free(uint64(g), 1) {
-			flags |= ondisk.BGBlockUninit
-		}
-		if !used {
-			flags |= ondisk.BGInodeUninit
-		}
-	}
-	if !f.opts.SuperOnly && (!f.opts.LazyItable || f.zeroed) {
-		flags |= ondisk.BGInodeZeroed
-	}
-	d.SetFlags(flags, 0)
-	if !f.opts.SuperOnly {
-		if flags&ondisk.BGBlockUninit == 0 {
-			b := f.blockBits(g)
-			if f.csum {
-				d.SetBlockBitmapCsum(ondisk.Crc32c(f.seed, b[:f.bpg/f.ratio/8]) & d.CsumMask())
-			}
-			if err := w.put(f.blockBitmap.get(g), b); err != nil {
-				return err
-			}
-		}
-		if flags&ondisk.BGInodeUninit == 0 {
-			b := f.inodeBits(g)
-			if f.csum {
-				d.SetInodeBitmapCsum(ondisk.Crc32c(f.seed, b[:f.ipg/8]) & d.CsumMask())
-			}
-			if err := w.put(f.inodeBitmap.get(g), b); err != nil {
-				return err
-			}
-		}
-	}
-	d.Lo().Checksum.Set(ondisk.DescCsum(f.sb, f.seed, ondisk.Group(g), d))
-	return nil
-}
-
-// blockBits returns the block bitmap of a group; bits beyond its blocks are set.
-func (f *formatter) blockBits(g uint32) []byte {
-	lo, hi := f.groupFirst(g), f.groupEnd(g)
-	b := make([]byte, f.blockSize)
-	f.space.each(lo, hi, func(p, n uint64) {
-		first := (p - lo) / f.ratio
-		setRange(b, uint32(first), uint32((p+n-1-lo)/f.ratio-first+1))
-	})
-	if n := uint32(ceilDiv(hi-lo, f.ratio)); n < uint32(8*len(b)) {
-		setRange(b, n, uint32(8*len(b))-n)
-	}
-	return b
-}
-
-func (f *formatter) inodeBits(g uint32) []byte {
-	b := make([]byte, f.blockSize)
-	for ino := range f.inodes {
-		if uint32(ino-1)/f.ipg == g {
-			setRange(b, uint32(ino-1)%f.ipg, 1)
-		}
-	}
-	if f.ipg < uint32(8*len(b)) {
-		setRange(b, f.ipg, uint32(8*len(b))-f.ipg)
-	}
-	return b
-}
-
-// bitmapWriter joins bitmaps that lie side by side to larger writes.
-type bitmapWriter struct {
-	f    *formatter
-	runs [2]bitmapRun // block bitmaps and inode bitmaps alternate
-	turn int
-}
-
-type bitmapRun struct {
-	at   uint64
-	bufs [][]byte
-}
-
-func (w *bitmapWriter) put(b uint64, p []byte) error {
-	for i := range w.runs {
-		r := &w.runs[i]
-		if len(r.bufs) > 0 && r.at+uint64(len(r.bufs)) == b && len(r.bufs) < 64 {
-			r.bufs = append(r.bufs, p)
-			return nil
-		}
-	}
-	r := &w.runs[w.turn]
-	w.turn = 1 - w.turn
-	if err := w.out(r); err != nil {
-		return err
-	}
-	*r = bitmapRun{b, [][]byte{p}}
-	return nil
-}
-
-func (w *bitmapWriter) out(r *bitmapRun) error {
-	err := w.f.put(r.bufs, int64(r.at)*int64(w.f.blockSize))
-	r.bufs = nil
-	return err
-}
-
-func (w *bitmapWriter) flush() error {
-	for i := range w.runs {
-		if err := w.out(&w.runs[i]); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // writeDescriptors writes blocks of descriptors, of which the first is number
 // start, to all of their places.
 func (f *formatter) writeDescriptors(start uint64, table []byte) error {
@@ -427,7 +322,7 @@ func (f *formatter) writeDescriptors(start uint64, table []byte) error {
 		if lo >= hi {
 			return nil
 		}
-		return f.put([][]byte{table[(lo-start)*bs : (hi-start)*bs]}, int64((m.desc+lo-m.descAt)*bs))
+		return f.putRun(table[(lo-start)*bs:(hi-start)*bs], m.desc+lo-m.descAt)
 	}
 	meta := f.sb.HasIncompat(ondisk.IncompatMetaBG)
 	if oldEnd := uint64(f.sb.FirstMetaBG.Get()); !meta || start < oldEnd {

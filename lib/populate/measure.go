@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -240,8 +241,8 @@ func (t *Tree) try(ctx context.Context, format Format, size int64, inodes uint64
 	return w, err
 }
 
-// dryZeros is what a dry run writes in place of data.
-var dryZeros = blockdev.AlignedBuf(chunkSize, 4096)
+// dryZeros returns what a dry run writes in place of data.
+var dryZeros = sync.OnceValue(func() []byte { return blockdev.AlignedBuf(chunkSize, 4096) })
 
 // dryData allocates what a file's data takes.
 func (w *writer) dryData(ip *ext2fs.Inode, n *node) error {
@@ -251,7 +252,7 @@ func (w *writer) dryData(ip *ext2fs.Inode, n *node) error {
 				return err
 			}
 			k := min(s.n, chunkSize-s.off%chunkSize)
-			if _, err := ip.WriteAtPrivileged(dryZeros[:k], s.off); err != nil {
+			if _, err := ip.WriteAtPrivileged(dryZeros()[:k], s.off); err != nil {
 				return err
 			}
 			s.off, s.n = s.off+k, s.n-k
@@ -279,6 +280,6 @@ func (d *dryDevice) drops(p []byte) bool {
 	if len(p) == 0 {
 		return false
 	}
-	a, z := uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(unsafe.Pointer(unsafe.SliceData(dryZeros)))
-	return a >= z && a < z+uintptr(len(dryZeros))
+	a, z := uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(unsafe.Pointer(unsafe.SliceData(dryZeros())))
+	return a >= z && a < z+chunkSize
 }

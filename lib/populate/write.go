@@ -413,7 +413,7 @@ func (w *writer) chunk(ip *ext2fs.Inode, c *chunk) error {
 	}
 	if w.dry {
 		return nonZero(c.buf, c.s.off, w.block, func(from, to int) error {
-			_, err := ip.WriteAtPrivileged(dryZeros[:to-from], c.s.off+int64(from))
+			_, err := ip.WriteAtPrivileged(dryZeros()[:to-from], c.s.off+int64(from))
 			return err
 		})
 	}

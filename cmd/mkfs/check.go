@@ -98,17 +98,20 @@ func mountedOn(path string) (string, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		same[fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))] = true
 	} else {
-		loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
-		for _, l := range loops {
-			b, err := os.ReadFile(l)
+		disks, _ := os.ReadDir("/sys/block")
+		for _, disk := range disks {
+			dir := "/sys/block/" + disk.Name()
+			if !strings.HasPrefix(disk.Name(), "loop") {
+				continue
+			}
+			b, err := os.ReadFile(dir + "/loop/backing_file")
 			if err != nil {
-				continue // it was detached meanwhile
+				continue // it is not attached
 			}
 			var of unix.Stat_t
 			if unix.Stat(strings.TrimSuffix(string(b), "\n"), &of) != nil || of.Ino != st.Ino || of.Dev != st.Dev {
 				continue
 			}
-			dir := strings.TrimSuffix(l, "/loop/backing_file")
 			for _, d := range append([]string{dir + "/dev"}, glob(dir+"/loop*p*/dev")...) {
 				if b, err := os.ReadFile(d); err == nil {
 					same[strings.TrimSpace(string(b))] = true
@@ -116,17 +119,19 @@ func mountedOn(path string) (string, error) {
 			}
 		}
 	}
-	f, err := os.Open("/proc/self/mountinfo")
-	if errors.Is(err, os.ErrNotExist) {
-		return "", nil // no /proc: the exclusive open has to tell
-	}
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		if w := strings.Fields(sc.Text()); len(w) > 4 && same[w[2]] {
-			return "mounted", nil
+	if len(same) > 0 {
+		f, err := os.Open("/proc/self/mountinfo")
+		if errors.Is(err, os.ErrNotExist) {
+			return "", nil // no /proc: the exclusive open has to tell
+		}
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		for sc := bufio.NewScanner(f); sc.Scan(); {
+			if w := strings.Fields(sc.Text()); len(w) > 4 && same[w[2]] {
+				return "mounted", nil
+			}
 		}
 	}
 	swaps, _ := os.ReadFile("/proc/swaps")

@@ -8,6 +8,9 @@ UNITDIR   ?= $(PREFIX)/lib/systemd/system
 FUZZTIME  ?= 10m
 TESTFLAGS ?= -timeout 20m
 PKGS      ?= ./...
+# The generator of documents in urfave/cli makes a Markdown parser part of each
+# binary, which costs a third of a millisecond at every start.
+TAGS      ?= urfave_cli_no_docs
 
 BIN_mkfs       := mke2fs
 LINKS_fuse2fs  := mount.fuse2fs fuse.ext4
@@ -27,7 +30,7 @@ export CGO_ENABLED := 0
 
 all: ; @set -e; mkdir -p bin; $(foreach c,$(CMDS),$(call build,$(c));) :
 define build
-echo "  GO    bin/$(call binary,$(1))"; $(GO) build -trimpath -o bin/$(call binary,$(1)) ./cmd/$(1); \
+echo "  GO    bin/$(call binary,$(1))"; $(GO) build -trimpath -tags '$(TAGS)' -o bin/$(call binary,$(1)) ./cmd/$(1); \
 $(foreach l,$(LINKS_$(call binary,$(1))),ln -sf $(call binary,$(1)) bin/$(l);) :
 endef
 

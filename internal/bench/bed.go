@@ -44,6 +44,10 @@ func (r *runner) all() {
 		if st.long && !r.o.long || !r.wanted(&st) || r.ctx.Err() != nil {
 			continue
 		}
+		if st.image == nil {
+			r.makes(&st)
+			continue
+		}
 		file, err := r.template(st.image)
 		if err != nil {
 			os.Remove(file)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -23,7 +24,8 @@ func tiny(t *testing.T, args ...string) (code int, out, errs string, dir string)
 	was := small
 	t.Cleanup(func() { small = was })
 	small = scale{rounds: 1, image: 256 << 20, stream: 8 << 20, random: 4 << 20, ops: 128, fsyncs: 4,
-		limit: small.limit, files: 50, bigDir: 500, tarball: 100, mounts: 1}
+		limit: small.limit, files: 50, bigDir: 500, tarball: 100, mounts: 1,
+		makes: 2, populateFiles: 600, populateBytes: 64 << 20}
 	var o, e bytes.Buffer
 	code = run(append([]string{"-quick", "-places", "test=" + dir, "-pin", "none"}, args...), &o, &e)
 	return code, o.String(), e.String(), dir
@@ -50,7 +52,7 @@ func TestKernel(t *testing.T) {
 	}
 	for _, st := range stages {
 		for _, m := range st.metrics {
-			if !st.long && !strings.Contains(out, st.name+": "+m.Name) {
+			if !st.long && st.image != nil && !strings.Contains(out, st.name+": "+m.Name) {
 				t.Errorf("no figure for %s: %s", st.name, m.Name)
 			}
 		}
@@ -90,4 +92,33 @@ func TestMisuse(t *testing.T) {
 			t.Errorf("%q: exit %d", args, code)
 		}
 	}
+}
+
+// The stages of mke2fs, with C in both places.
+func TestMake(t *testing.T) {
+	c, err := exec.LookPath("mke2fs")
+	if err != nil {
+		t.Skip(err)
+	}
+	here, err := os.Executable() // stands for the server of ours, which is not asked
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, out, errs, dir := tiny(t, "-servers", "c,ours", "-c", here, "-ours", here, "-mke2fs", c, "-c-mke2fs", c,
+		"-only", "format/(start|1 GiB)|populate/")
+	if code != 0 {
+		t.Fatalf("exit %d: %s", code, errs)
+	}
+	for _, want := range []string{"format: 1 GiB ", "format: 1 GiB less start", "format: 1 GiB written", "populate: small files", "populate: large files"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no figure for %s in\n%s", want, out)
+		}
+	}
+	leftovers(t, dir)
+
+	code, _, errs, dir = tiny(t, "-servers", "ours", "-ours", here, "-mke2fs", "/bin/false", "-only", "populate/")
+	if code != 1 || !strings.Contains(errs, "populate") {
+		t.Errorf("a tool that fails: exit %d: %s", code, errs)
+	}
+	leftovers(t, dir)
 }

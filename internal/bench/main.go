@@ -52,6 +52,8 @@ type options struct {
 	json    string
 	spread  bool
 	best    bool
+	mke2fs  string // ours; "": none
+	cMke2fs string
 	stderr  io.Writer
 	stdout  io.Writer
 }
@@ -109,6 +111,8 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	fl.StringVar(&o.json, "json", "", "write all figures as JSON to this `file` (- for standard output, in place of tables)")
 	ours := fl.String("ours", "bin/fuse2fs", "our server")
 	oursOpts := fl.String("ours-opts", "", "mount options for our server")
+	fl.StringVar(&o.mke2fs, "mke2fs", "bin/mke2fs", "our mke2fs")
+	fl.StringVar(&o.cMke2fs, "c-mke2fs", "mke2fs", "C mke2fs")
 	c := fl.String("c", "/usr/bin/fuse2fs", "C fuse2fs")
 	bestOpts := fl.String("c-best-opts", "", "mount options for C fuse2fs at its best (default: what it knows of a list)")
 	if err := fl.Parse(args); err != nil {
@@ -176,6 +180,7 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	if len(o.servers) == 0 {
 		return nil, errors.New("no server to measure")
 	}
+	o.findTools()
 	return o, nil
 }
 

@@ -272,14 +272,21 @@ func (m *mount) pids() []int {
 func (m *mount) sample() {
 	var sum int64
 	for _, pid := range m.pids() {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-		if _, rest, ok := bytes.Cut(b, []byte("VmHWM:")); ok {
-			var kib int64
-			fmt.Sscan(string(rest[:min(len(rest), 32)]), &kib)
-			sum += kib << 10
-		}
+		sum += highWater(pid)
 	}
 	m.peakRSS = max(m.peakRSS, sum)
+}
+
+// highWater returns a process's peak of resident memory, bytes; 0 if it has
+// none any more. What rusage has counts what exec has replaced, too.
+func highWater(pid int) int64 {
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, rest, ok := bytes.Cut(text, []byte("VmHWM:"))
+	var kib int64
+	if ok {
+		fmt.Sscan(string(rest[:min(len(rest), 32)]), &kib)
+	}
+	return kib << 10
 }
 
 // cpu returns the CPU time the server has used, if there is a mount and a

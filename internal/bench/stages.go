@@ -21,21 +21,27 @@ type scale struct {
 	bigDir  int           // entries of the large folder
 	tarball int           // files in the archive
 	mounts  int
+
+	makes         int   // runs of mke2fs for a figure, at most
+	populateFiles int   // small files to populate with
+	populateBytes int64 // large ones
 }
 
 var (
 	full = scale{rounds: 3, image: 1280 << 20, stream: 512 << 20, random: 256 << 20, ops: 32768, fsyncs: 1000,
-		limit: 5 * time.Second, files: 20000, bigDir: 50000, tarball: 10000, mounts: 5}
+		limit: 5 * time.Second, files: 20000, bigDir: 50000, tarball: 10000, mounts: 5,
+		makes: 31, populateFiles: 50000, populateBytes: 2 << 30}
 	small = scale{rounds: 1, image: 512 << 20, stream: 128 << 20, random: 64 << 20, ops: 4096, fsyncs: 100,
-		limit: 400 * time.Millisecond, files: 2000, bigDir: 50000, tarball: 1000, mounts: 2}
+		limit: 400 * time.Millisecond, files: 2000, bigDir: 50000, tarball: 1000, mounts: 2,
+		makes: 7, populateFiles: 5000, populateBytes: 256 << 20}
 )
 
 // A stage is a series of workloads on one image. run performs all of them,
 // since later ones need what earlier ones leave.
 type stage struct {
 	name    string
-	image   *template
-	long    bool // only when asked for
+	image   *template // nil: a stage of mke2fs, which makes its own
+	long    bool      // only when asked for
 	metrics []report.Metric
 	run     func(b *bed) error
 }
@@ -60,6 +66,8 @@ var (
 	metadata  = report.Target{Kernel: 0.25, C: 4}
 	coldStat  = report.Target{Kernel: 0.40, C: 4}
 	cached    = report.Target{Kernel: 0.90, C: 4}
+	format    = report.Target{C: 1}
+	populated = report.Target{C: 2}
 	none      = report.Target{}
 )
 
@@ -101,9 +109,23 @@ func init() {
 			rate("rm -r", "files/s", metadata)}},
 		{name: "mount", image: emptyImage, run: runMount, metrics: []report.Metric{
 			millis("mount"), millis("unmount")}},
+		{name: "format", run: runFormat, metrics: formatMetrics()},
+		{name: "populate", run: runPopulate, metrics: []report.Metric{
+			rate("small files", "files/s", populated), rate("large files", "MiB/s", populated)}},
 		{name: "million", image: millionImage, run: runMillion, long: true, metrics: []report.Metric{
 			rate("walk cold", "files/s", coldStat), {Name: "peak RSS", Unit: "MiB", Lower: true}}},
 		{name: "8TiB", image: hugeImage, run: runHuge, long: true, metrics: []report.Metric{
 			millis("mount"), {Name: "peak RSS", Unit: "MiB", Lower: true}}},
 	}
+}
+
+// formatMetrics are those of runFormat: what was written must not be more.
+func formatMetrics() []report.Metric {
+	out := []report.Metric{{Name: "start", Unit: "ms", Lower: true}}
+	for _, f := range formatSizes {
+		out = append(out, report.Metric{Name: f.name, Unit: "ms", Lower: true},
+			report.Metric{Name: f.name + " less start", Unit: "ms", Lower: true, Target: format},
+			report.Metric{Name: f.name + " written", Unit: "MiB", Lower: true, Target: format})
+	}
+	return out
 }

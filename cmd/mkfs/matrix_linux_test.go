@@ -261,67 +261,81 @@ func valid(pick []int) bool {
 	return true
 }
 
-func compare(t *testing.T, args []string) {
-	dir := environment(t)
-	// A device may hold what must not shine through.
-	dirty := args[0] == "dirty"
-	if dirty {
-		args = args[1:]
+// formatCase is one of the cases, taken apart.
+type formatCase struct {
+	dirty   bool   // the device holds what must not shine through
+	size    string // of the device
+	args    []string
+	operand string // the size of the file system, "" without
+	offset  int64  // of the file system on the device
+}
+
+func parseCase(words []string) (c formatCase) {
+	if c.dirty = words[0] == "dirty"; c.dirty {
+		words = words[1:]
 	}
-	size := args[0]
-	args = arguments(args[1:])
-	// An operand of the case is the size of the file system.
-	operand := ""
-	if l := args[len(args)-1]; l[0] >= '0' && l[0] <= '9' && (strings.HasSuffix(l, "M") || strings.HasSuffix(l, "s")) && args[len(args)-2] != "-s" {
-		operand, args = l, args[:len(args)-1]
-	} else {
-		for i, a := range args {
-			if (strings.HasSuffix(a, "M") || strings.HasSuffix(a, "s")) && a[0] >= '0' && a[0] <= '9' && !strings.HasPrefix(args[i-1], "-") {
-				operand = a
-				args = append(args[:i:i], args[i+1:]...)
-				break
-			}
+	c.size = words[0]
+	c.args = arguments(words[1:])
+	for i := len(c.args) - 1; i > 0; i-- {
+		a := c.args[i]
+		if a[0] >= '0' && a[0] <= '9' && (strings.HasSuffix(a, "M") || strings.HasSuffix(a, "s")) && !strings.HasPrefix(c.args[i-1], "-") {
+			c.operand, c.args = a, append(c.args[:i:i], c.args[i+1:]...)
+			break
 		}
 	}
+	for _, a := range c.args {
+		if _, v, ok := strings.Cut(a, "offset="); ok {
+			fmt.Sscan(v, &c.offset)
+		}
+	}
+	return c
+}
+
+// device makes the file that the case is about.
+func (c *formatCase) device(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	testfs.Run(t, "truncate", "-s", c.size, path)
+	if !c.dirty {
+		return
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, bytes.Repeat([]byte{0x5a}, int(st.Size())), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// line returns the arguments of mke2fs on the device.
+func (c *formatCase) line(path string) []string {
+	out := append(append([]string{}, c.args...), path)
+	if c.operand != "" {
+		out = append(out, c.operand)
+	}
+	return out
+}
+
+func compare(t *testing.T, words []string) {
+	dir := environment(t)
+	c := parseCase(words)
+	size, args, offset := c.size, c.args, c.offset
 	images := map[string]string{}
 	for _, who := range []string{"c", "ours"} {
 		if err := os.Mkdir(filepath.Join(dir, who), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		p := filepath.Join(dir, who, "image")
-		f, err := os.Create(p)
-		if err != nil {
-			t.Fatal(err)
-		}
-		f.Close()
-		testfs.Run(t, "truncate", "-s", size, p)
-		if dirty {
-			st, err := os.Stat(p)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(p, bytes.Repeat([]byte{0x5a}, int(st.Size())), 0o600); err != nil {
-				t.Fatal(err)
-			}
-		}
-		images[who] = p
+		images[who] = filepath.Join(dir, who, "image")
+		c.device(t, images[who])
 	}
-	last := func(p string) []string {
-		out := append(append([]string{}, args...), p)
-		if operand != "" {
-			out = append(out, operand)
-		}
-		return out
-	}
-	testfs.Run(t, "mke2fs", last(images["c"])...)
-	if status, out, err := mke2fs(last(images["ours"])...); status != 0 {
+	testfs.Run(t, "mke2fs", c.line(images["c"])...)
+	if status, out, err := mke2fs(c.line(images["ours"])...); status != 0 {
 		t.Fatalf("status %d: %s%s", status, out, err)
-	}
-	offset := int64(0)
-	for _, a := range args {
-		if _, v, ok := strings.Cut(a, "offset="); ok {
-			fmt.Sscan(v, &offset)
-		}
 	}
 	if strings.Contains(strings.Join(args, " "), "journal_dev") {
 		sameBytes(t, images["c"], images["ours"], nil)

@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/e2kit/e2kit/internal/testfs"
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 )
@@ -45,5 +47,34 @@ func TestFitNever(t *testing.T) {
 	var e *EntryError
 	if !errors.Is(err, unix.ENOSPC) || !errors.As(err, &e) || e.Path != "/file" || !strings.Contains(err.Error(), "user.a1") {
 		t.Errorf("attributes of 1500 bytes in blocks of 1024: %v", err)
+	}
+}
+
+// Attributes are found alike by either way to ask for them.
+func TestAttrsEitherWay(t *testing.T) {
+	testfs.NeedRoot(t)
+	src := kernelDir(t)
+	everything(t, src)
+	was := noListxattrat.Load()
+	defer noListxattrat.Store(was)
+	load := func(old bool) map[string]*attrs {
+		noListxattrat.Store(old)
+		tree, err := Load(t.Context(), Dir(src), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer tree.Close()
+		found := map[string]*attrs{}
+		_ = tree.walk(func(path string, n *node, _ bool) error {
+			if n.attrs != nil {
+				found[path] = n.attrs
+			}
+			return nil
+		})
+		return found
+	}
+	older, newer := load(true), load(false)
+	if len(older) < 8 || !reflect.DeepEqual(older, newer) {
+		t.Errorf("by a path below /proc %d files have attributes, by listxattrat %d, or others", len(older), len(newer))
 	}
 }

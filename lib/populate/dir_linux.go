@@ -7,7 +7,9 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -317,14 +319,14 @@ func (r *dirReader) attrs(n *node, dirfd int, name, path string) error {
 	}
 	bp := r.bufs.Get().(*[]byte)
 	defer r.bufs.Put(bp)
-	at := fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, name)
-	k, err := unix.Llistxattr(at, *bp)
+	k, err := listXattrs(dirfd, name, *bp)
 	if err == unix.EOPNOTSUPP || err == nil && k == 0 {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	at := procPath(dirfd, name)
 	var list []xattr
 	for full := range strings.SplitSeq(strings.TrimSuffix(string((*bp)[:k]), "\x00"), "\x00") {
 		if !knownXattr(full) {
@@ -344,4 +346,34 @@ func (r *dirReader) attrs(n *node, dirfd int, name, path string) error {
 	n.attrs = r.t.share(list)
 	r.atMu.Unlock()
 	return nil
+}
+
+// procPath is a path of an entry of an open directory.
+func procPath(dirfd int, name string) string { return fmt.Sprintf("/proc/self/fd/%d/%s", dirfd, name) }
+
+// noListxattrat is set where the kernel has no listxattrat(2), which came with
+// Linux 6.13, or a filter of system calls does not know it.
+var noListxattrat atomic.Bool
+
+// listXattrs fills buf with the names of an entry's attributes. Most entries
+// have none, and to find that out by a path below /proc takes as long as all
+// else that is asked about them.
+func listXattrs(dirfd int, name string, buf []byte) (int, error) {
+	if !noListxattrat.Load() {
+		p, err := unix.BytePtrFromString(name)
+		if err != nil {
+			return 0, err
+		}
+		n, _, e := unix.Syscall6(unix.SYS_LISTXATTRAT, uintptr(dirfd), uintptr(unsafe.Pointer(p)), unix.AT_SYMLINK_NOFOLLOW,
+			uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), 0)
+		switch e {
+		case 0:
+			return int(n), nil
+		case unix.ENOSYS, unix.EPERM:
+			noListxattrat.Store(true)
+		default:
+			return 0, e
+		}
+	}
+	return unix.Llistxattr(procPath(dirfd, name), buf)
 }

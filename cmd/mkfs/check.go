@@ -98,15 +98,11 @@ func mountedOn(path string) (string, error) {
 	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
 		same[fmt.Sprintf("%d:%d", unix.Major(st.Rdev), unix.Minor(st.Rdev))] = true
 	} else {
-		disks, _ := os.ReadDir("/sys/block")
-		for _, disk := range disks {
-			dir := "/sys/block/" + disk.Name()
-			if !strings.HasPrefix(disk.Name(), "loop") {
-				continue
-			}
+		for _, disk := range loopDevices() {
+			dir := loopDir + disk
 			b, err := os.ReadFile(dir + "/loop/backing_file")
 			if err != nil {
-				continue // it is not attached
+				continue // it was detached meanwhile
 			}
 			var of unix.Stat_t
 			if unix.Stat(strings.TrimSuffix(string(b), "\n"), &of) != nil || of.Ino != st.Ino || of.Dev != st.Dev {
@@ -146,6 +142,27 @@ func mountedOn(path string) (string, error) {
 		}
 	}
 	return "", nil
+}
+
+// loopDir is where the system shows loop devices, without the links that all of
+// its block devices have in /sys/block.
+const loopDir = "/sys/devices/virtual/block/"
+
+// loopDevices returns the names of loop devices that have a file.
+func loopDevices() (out []string) {
+	d, err := os.Open(loopDir)
+	if err != nil {
+		return nil
+	}
+	defer d.Close()
+	names, _ := d.Readdirnames(-1)
+	for _, n := range names {
+		var st unix.Stat_t
+		if strings.HasPrefix(n, "loop") && unix.Fstatat(int(d.Fd()), n+"/loop", &st, 0) == nil {
+			out = append(out, n)
+		}
+	}
+	return out
 }
 
 func glob(pattern string) []string {

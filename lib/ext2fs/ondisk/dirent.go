@@ -212,21 +212,27 @@ func CheckDirents(b []byte, blockSize int) error {
 func FindRoom(b []byte, name []byte, blockSize int) (off int, room, dup bool, err error) {
 	need := DirentSize(len(name))
 	for off < len(b) {
-		e, err := DirentAt(b, off, blockSize)
-		if err != nil {
+		p := b[off:]
+		if len(p) < DirentMin {
+			_, err := DirentAt(b, off, blockSize)
 			return off, false, false, err
 		}
-		used := 0
-		if e.Ino != 0 {
-			if string(e.Name) == string(name) {
-				return off, false, true, nil
-			}
-			used = DirentSize(len(e.Name))
+		// What DirentAt checks, in few steps: each entry of a block is passed here.
+		n, recLen := int(p[6]), RecLen(binary.LittleEndian.Uint16(p[4:]), blockSize)
+		used, rest := DirentSize(n), len(p)-recLen
+		if recLen < DirentMin || recLen < used || recLen&3 != 0 || rest < 0 || rest > 0 && rest < DirentMin {
+			_, err := DirentAt(b, off, blockSize)
+			return off, false, false, err
 		}
-		if e.RecLen-used >= need {
+		if binary.LittleEndian.Uint32(p) == 0 {
+			used = 0
+		} else if n == len(name) && string(p[DirentHeaderSize:DirentHeaderSize+n]) == string(name) {
+			return off, false, true, nil
+		}
+		if recLen-used >= need {
 			return off, true, false, nil
 		}
-		off += e.RecLen
+		off += recLen
 	}
 	return off, false, false, nil
 }

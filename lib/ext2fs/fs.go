@@ -436,7 +436,7 @@ func (fs *FS) random() uint32 {
 }
 
 // geometry checks s and takes the numbers that do not change from it. Limits
-// are the kernel's.
+// are the kernel's. Without a device, the size of that is not looked at.
 func (fs *FS) geometry(s *ondisk.Super) error {
 	bad := func(format string, args ...any) error {
 		return ondisk.At(ondisk.Corrupt("superblock", 0, format, args...), 0, 0)
@@ -499,7 +499,7 @@ func (fs *FS) geometry(s *ondisk.Super) error {
 		return bad("first data block 0 with blocks of 1024 bytes")
 	case fs.blocks <= fs.firstData+1 || uint64(fs.blocks) > 1<<48:
 		return bad("%d blocks", fs.blocks)
-	case uint64(fs.blocks) > uint64(fs.dev.Size())>>fs.blockBits:
+	case fs.dev != nil && uint64(fs.blocks) > uint64(fs.dev.Size())>>fs.blockBits:
 		return bad("%d blocks of %d bytes, which end beyond a device of %d bytes", fs.blocks, fs.blockSize, fs.dev.Size())
 	}
 	groups := (uint64(fs.blocks-fs.firstData) + uint64(fs.blocksPerGroup) - 1) / uint64(fs.blocksPerGroup)

@@ -1,0 +1,234 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/e2kit/e2kit/lib/blockdev"
+	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+)
+
+// A session is what lasts from one command to the next.
+//
+// An open file system has two faces, of which one at a time is in use. Commands
+// that look at structures or change one of them work on an ext2fs.Raw: nothing
+// is verified on the way, and what is written goes straight to its place.
+// Commands that do what a mounted file system does (mkdir, write, rm, ea_set)
+// are operations of an ext2fs.FS, each a transaction of the journal. Going from
+// one to the other closes the first, so that the device is the only state that
+// they share.
+type session struct {
+	prog string
+	in   io.Reader
+	out  *bufio.Writer
+	err  io.Writer
+
+	json     bool
+	readOnly bool // nothing may be opened for writing
+	failed   bool // a command failed
+	quit     bool
+
+	name string // of the open file system, "" if none is
+	opts openOpts
+	dev  blockdev.Device
+	undo *undo
+	raw  *ext2fs.Raw
+	fs   *ext2fs.FS
+
+	root, cwd ondisk.Ino
+	clock     *time.Time // set by set_current_time
+
+	// interrupted is asked by commands that take long.
+	interrupted func() bool
+}
+
+// openOpts are the options of opening.
+type openOpts struct {
+	write        bool
+	force        bool // in spite of unknown features
+	noCsum       bool
+	catastrophic bool
+	exclusive    bool
+	image        bool
+	direct       bool
+	data         string
+	blockSize    int
+	super        ondisk.Fsblk
+	undo         string
+}
+
+func newSession(in io.Reader, out, errs io.Writer) *session {
+	return &session{prog: "debugfs", in: in, out: bufio.NewWriterSize(out, 64<<10), err: errs, interrupted: func() bool { return false }}
+}
+
+// now returns the time that changes are stamped with.
+func (s *session) now() time.Time {
+	if s.clock != nil {
+		return *s.clock
+	}
+	return time.Now()
+}
+
+// open opens the file system on the device of that name.
+func (s *session) open(name string, o openOpts) error {
+	if o.image {
+		return fmt.Errorf("files of e2image other than raw ones (-r) are not read: convert it with e2image -r, and leave -i away: %w", syscall.EOPNOTSUPP)
+	}
+	bo := blockdev.Options{ReadOnly: !o.write, Exclusive: o.exclusive, Lock: o.exclusive}
+	if o.direct {
+		bo.Direct = blockdev.DirectOn
+	} else {
+		bo.Direct = blockdev.DirectOff
+	}
+	f, err := blockdev.Open(name, bo)
+	if err != nil {
+		return err
+	}
+	s.dev, s.opts = f, o
+	if o.undo != "" {
+		if s.undo, err = openUndo(f, o.undo, o.blockSize); err != nil {
+			f.Close()
+			s.dev = nil
+			return err
+		}
+		s.dev = s.undo.dev
+	}
+	if err := s.openRaw(); err != nil {
+		s.undo.finish()
+		f.Close()
+		s.dev, s.undo = nil, nil
+		return err
+	}
+	s.name, s.root, s.cwd = name, ondisk.RootIno, ondisk.RootIno
+	return nil
+}
+
+func (s *session) openRaw() error {
+	o := ext2fs.RawOptions{
+		Writable: s.opts.write, Super: s.opts.super, BlockSize: s.opts.blockSize, Force: s.opts.force,
+		IgnoreCsum: s.opts.noCsum || s.opts.catastrophic, Now: s.now,
+	}
+	raw, err := ext2fs.OpenRaw(s.dev, o)
+	if err != nil {
+		return err
+	}
+	s.raw = raw
+	return nil
+}
+
+// useRaw returns the file system for looking at structures and changing them.
+func (s *session) useRaw() (*ext2fs.Raw, error) {
+	if s.raw != nil {
+		return s.raw, nil
+	}
+	if err := s.closeFS(); err != nil {
+		return nil, err
+	}
+	if err := s.openRaw(); err != nil {
+		return nil, fmt.Errorf("opening it again: %w", err)
+	}
+	return s.raw, nil
+}
+
+func (s *session) closeFS() error {
+	if s.fs == nil {
+		return nil
+	}
+	err := s.fs.Close()
+	s.fs = nil
+	return err
+}
+
+// useFS returns the file system for operations. It is for commands that need
+// writing.
+func (s *session) useFS() (*ext2fs.FS, error) {
+	if s.fs != nil {
+		return s.fs, nil
+	}
+	if s.raw.Super().HasIncompat(ondisk.IncompatRecover) {
+		return nil, errors.New("the journal has changes that are not made yet: run journal_run first, or e2fsck")
+	}
+	if err := s.raw.Close(false); err != nil {
+		return nil, err
+	}
+	fs, err := ext2fs.Open(s.dev, ext2fs.Options{Populating: true, Now: s.now})
+	if err != nil {
+		return nil, err
+	}
+	if ro, why := fs.ReadOnly(); ro {
+		_ = fs.Close() // read-only: there is nothing to lose
+		return nil, fmt.Errorf("files cannot be changed: %s: %w", why, syscall.EOPNOTSUPP)
+	}
+	s.fs, s.raw = fs, nil
+	return fs, nil
+}
+
+// close closes the file system, if one is open; with backups, copies of the
+// superblock are brought up to date.
+func (s *session) close(backups bool) error {
+	if s.name == "" {
+		return nil
+	}
+	var errs []error
+	if backups {
+		if _, err := s.useRaw(); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	errs = append(errs, s.closeFS())
+	if s.raw != nil {
+		errs = append(errs, s.raw.Close(backups))
+		s.raw = nil
+	}
+	errs = append(errs, s.undo.finish(), s.dev.Close())
+	s.name, s.dev, s.undo = "", nil, nil
+	return errors.Join(errs...)
+}
+
+// emit prints v as JSON.
+func (s *session) emit(v any) error {
+	b, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = s.out.Write(append(b, '\n'))
+	return err
+}
+
+// undo is an undo file that is being written.
+type undo struct {
+	dev  *blockdev.Undo
+	file *os.File
+}
+
+func openUndo(dev blockdev.Device, path string, blockSize int) (*undo, error) {
+	// An undo file that is there may be the only copy of something.
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("undo file: %w", err)
+	}
+	if blockSize == 0 {
+		blockSize = 1024
+	}
+	u, err := blockdev.NewUndo(dev, f, blockdev.UndoOptions{Block: 32 << 10, FSBlock: blockSize})
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("undo file: %w", err)
+	}
+	return &undo{u, f}, nil
+}
+
+// finish completes the file. There may be none.
+func (u *undo) finish() error {
+	if u == nil {
+		return nil
+	}
+	return errors.Join(u.dev.Finish(), u.file.Close())
+}

@@ -11,25 +11,55 @@ import (
 // maxDepth bounds how deep directories are followed upwards or downwards.
 const maxDepth = 4096
 
-// pathOf returns the path of directory ino from root on, by its "..".
-func pathOf(r *ext2fs.Raw, root, ino ondisk.Ino) string {
+// paths are the paths of directories, found by their ".." and remembered.
+type paths struct {
+	r     *ext2fs.Raw
+	known map[ondisk.Ino]string
+}
+
+// maxPaths is how many paths are remembered.
+const maxPaths = 1 << 16
+
+func newPaths(r *ext2fs.Raw) *paths { return &paths{r, map[ondisk.Ino]string{}} }
+
+// of returns the path of a directory. A part that cannot be named is <inode>.
+func (p *paths) of(ino ondisk.Ino) string {
+	of := ino
 	var parts []string
-	for depth := 0; ino != root && ino != ondisk.RootIno; depth++ {
-		up, err := r.Lookup(ino, "..")
-		if err != nil || depth > maxDepth || up == ino {
-			return fmt.Sprintf("<%d>", ino) + join(parts)
+	base := ""
+	for depth := 0; ino != ondisk.RootIno; depth++ {
+		if k, ok := p.known[ino]; ok {
+			base = k
+			break
 		}
-		name := nameIn(r, up, ino)
+		up, err := p.r.Lookup(ino, "..")
+		name := ""
+		if err == nil && up != ino && depth < maxDepth {
+			name = nameIn(p.r, up, ino)
+		}
 		if name == "" {
-			return fmt.Sprintf("<%d>", ino) + join(parts)
+			base = fmt.Sprintf("<%d>", ino)
+			break
 		}
 		parts = append(parts, name)
 		ino = up
 	}
-	if len(parts) == 0 {
-		return "/"
+	path := base + join(parts)
+	if path == "" {
+		path = "/"
 	}
-	return join(parts)
+	if len(p.known) >= maxPaths {
+		clear(p.known)
+	}
+	p.known[of] = strings.TrimSuffix(path, "/")
+	return path
+}
+
+// pathOf returns the path of directory ino from root on.
+func pathOf(r *ext2fs.Raw, root, ino ondisk.Ino) string {
+	p := newPaths(r)
+	p.known[root] = ""
+	return p.of(ino)
 }
 
 func join(parts []string) string {
@@ -41,12 +71,15 @@ func join(parts []string) string {
 	return b.String()
 }
 
+// joinPath returns the path of name in a directory.
+func joinPath(dir, name string) string { return strings.TrimSuffix(dir, "/") + "/" + name }
+
 // nameIn returns the first name that ino has in dir, "" if none.
 func nameIn(r *ext2fs.Raw, dir, ino ondisk.Ino) string {
 	found := ""
 	_ = r.Dirents(dir, 0, func(e *ext2fs.RawDirent) bool { // what is damaged has no name
-		if n := string(e.Name); e.Ino == ino && n != "." && n != ".." {
-			found = n
+		if e.Ino == ino && !isDots(e.Name) {
+			found = string(e.Name)
 		}
 		return found == ""
 	})

@@ -109,3 +109,13 @@ func checkFeatures(s *ondisk.Super, fill bool) (readOnly string, err error) {
 	}
 	return strings.Join(why, ", "), nil
 }
+
+// KnownFeatures returns the compat, incompat and ro-compat features that this
+// package can at least look at, as Raw does.
+func KnownFeatures() [3]uint32 {
+	const compat = ondisk.CompatDirPrealloc | ondisk.CompatImagicInodes | ondisk.CompatHasJournal | ondisk.CompatExtAttr |
+		ondisk.CompatResizeInode | ondisk.CompatDirIndex | ondisk.CompatSparseSuper2 | ondisk.CompatFastCommit |
+		ondisk.CompatStableInodes | ondisk.CompatOrphanFile
+	return [3]uint32{compat, incompatKnown | ondisk.IncompatJournalDev,
+		(roCompatKnown | roCompatReadOnly | ondisk.ROCompatSharedBlocks) &^ uint32(ondisk.ROCompatBtreeDir)}
+}

@@ -38,6 +38,11 @@ func (r *Raw) Dirents(ino ondisk.Ino, flags DirFlags, fn func(e *RawDirent) bool
 	if err != nil {
 		return err
 	}
+	return r.DirentsOf(ino, raw, flags, fn)
+}
+
+// DirentsOf is Dirents for an inode that was read.
+func (r *Raw) DirentsOf(ino ondisk.Ino, raw ondisk.RawInode, flags DirFlags, fn func(e *RawDirent) bool) error {
 	if raw.Base().Mode.Get()&ondisk.ModeFmt != ondisk.ModeDir {
 		return syscall.ENOTDIR
 	}
@@ -45,7 +50,7 @@ func (r *Raw) Dirents(ino ondisk.Ino, flags DirFlags, fn func(e *RawDirent) bool
 		return r.inlineDirents(ino, raw, flags, fn)
 	}
 	var bad error
-	err = r.DirBlocks(ino, raw, func(lblk ondisk.Lblk, pblk ondisk.Fsblk, b []byte, err error) bool {
+	err := r.DirBlocks(ino, raw, func(lblk ondisk.Lblk, pblk ondisk.Fsblk, b []byte, err error) bool {
 		if err == nil && r.geo.hasCsum && !r.o.IgnoreCsum {
 			err = r.verifyDirBlock(ino, raw, b)
 		}
@@ -55,16 +60,12 @@ func (r *Raw) Dirents(ino ondisk.Ino, flags DirFlags, fn func(e *RawDirent) bool
 		if b == nil {
 			return true
 		}
-		area := ondisk.DirArea(b, r.geo.hasCsum && dirTailIn(b) != nil)
-		e := RawDirent{Lblk: lblk, Pblk: pblk}
-		more, err := scanDirents(&e, area, r.geo.blockSize, flags, fn)
+		more, err := r.ScanDirBlock(b, flags, func(e *RawDirent) bool {
+			e.Lblk, e.Pblk = lblk, pblk
+			return fn(e)
+		})
 		if err != nil && bad == nil {
 			bad = ondisk.At(err, ino, pblk)
-		}
-		if t := dirTailIn(b); more && flags&DirTail != 0 && t != nil && len(area) < len(b) {
-			e.Direntry = ondisk.Direntry{Off: len(area), RecLen: ondisk.DirTailSize, FileType: ondisk.FTDirCsum}
-			e.Tail, e.Csum = true, t.Checksum.Get()
-			more = fn(&e)
 		}
 		return more
 	})
@@ -72,6 +73,22 @@ func (r *Raw) Dirents(ino ondisk.Ino, flags DirFlags, fn func(e *RawDirent) bool
 		bad = err
 	}
 	return bad
+}
+
+// ScanDirBlock calls fn with the entries of b, a block of a directory, until it
+// returns false, and then returns false. The error says where entries run out
+// of the block.
+func (r *Raw) ScanDirBlock(b []byte, flags DirFlags, fn func(e *RawDirent) bool) (bool, error) {
+	var e RawDirent
+	t := dirTailIn(b)
+	area := ondisk.DirArea(b, r.geo.hasCsum && t != nil)
+	more, err := scanDirents(&e, area, r.geo.blockSize, flags, fn)
+	if more && flags&DirTail != 0 && t != nil && len(area) < len(b) {
+		e.Direntry = ondisk.Direntry{Off: len(area), RecLen: ondisk.DirTailSize, FileType: ondisk.FTDirCsum}
+		e.Tail, e.Csum = true, t.Checksum.Get()
+		more = fn(&e)
+	}
+	return more, err
 }
 
 // verifyDirBlock checks no more of a block than its checksum.
@@ -97,7 +114,7 @@ func dirTailIn(b []byte) *ondisk.DirTail {
 // past the directory's size are not among them.
 func (r *Raw) DirBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(lblk ondisk.Lblk, pblk ondisk.Fsblk, b []byte, err error) bool) error {
 	end := r.geo.blocksOf(max(r.Size(raw), 0))
-	budget := r.walkBudget()
+	budget := uint64(r.geo.blocks)
 	return r.WalkBlocks(ino, raw, func(run RawRun) bool {
 		if run.Level > 0 {
 			return true

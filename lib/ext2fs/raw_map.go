@@ -25,13 +25,26 @@ type RawRun struct {
 // node is reported, after the rest, by the error, a *CorruptError. Data and
 // metadata outside of the file system is passed to fn, and not followed.
 func (r *Raw) WalkBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(run RawRun) bool) error {
+	return r.WalkBlocksWithin(r.NewBudget(), ino, raw, fn)
+}
+
+// A Budget bounds how many blocks of mappings are read by walks that share it:
+// hostile trees can lead to the same block again and again.
+type Budget struct{ left uint64 }
+
+// NewBudget returns a Budget that the mappings of all inodes of a good file
+// system do not exceed.
+func (r *Raw) NewBudget() *Budget { return &Budget{uint64(r.geo.blocks) + 16} }
+
+// WalkBlocksWithin is WalkBlocks that reads no more than b has left.
+func (r *Raw) WalkBlocksWithin(b *Budget, ino ondisk.Ino, raw ondisk.RawInode, fn func(run RawRun) bool) error {
 	if !r.HasBlocks(raw) {
 		return nil
 	}
-	w := &rawWalk{r: r, ino: ino, fn: fn, budget: r.walkBudget()}
+	w := &rawWalk{r: r, ino: ino, fn: fn, budget: b}
 	var err error
 	if raw.Base().Flags.Get()&ondisk.FlagExtents != 0 {
-		err = w.extents(raw.Base().Block[:], 0, -1)
+		err = w.extents(raw.Base().Block[:])
 	} else {
 		err = w.indirect(endian.Views[endian.LE32](raw.Base().Block[:], indSlots))
 	}
@@ -41,15 +54,11 @@ func (r *Raw) WalkBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(run RawRun
 	return w.bad
 }
 
-// walkBudget bounds how many blocks of metadata a walk reads: hostile trees can
-// lead to the same block again and again. No tree without such needs more.
-func (r *Raw) walkBudget() uint64 { return uint64(r.geo.blocks) + 16 }
-
 type rawWalk struct {
 	r      *Raw
 	ino    ondisk.Ino
 	fn     func(RawRun) bool
-	budget uint64
+	budget *Budget
 	bad    error // the first thing found wrong
 }
 
@@ -69,11 +78,11 @@ func (w *rawWalk) emit(run RawRun) error {
 
 // node reads a block of the mapping, nil if that is not possible.
 func (w *rawWalk) node(b ondisk.Fsblk) ([]byte, error) {
-	if w.budget == 0 {
+	if w.budget.left == 0 {
 		w.note(ondisk.Corrupt("block mapping", 0, "it has more blocks than the file system"))
 		return nil, errStop
 	}
-	w.budget--
+	w.budget.left--
 	d, err := w.r.Block(b)
 	if err != nil {
 		w.note(err)
@@ -82,49 +91,16 @@ func (w *rawWalk) node(b ondisk.Fsblk) ([]byte, error) {
 	return d, nil
 }
 
-// extents walks a node of which want levels should lie below, -1 for any.
-func (w *rawWalk) extents(node []byte, blk ondisk.Fsblk, want int) error {
-	h, err := ondisk.ExtentNodeHeader(node)
-	if err == nil && want >= 0 && int(h.Depth.Get()) != want {
-		err = ondisk.Corrupt("extent header", 6, "depth %d, should be %d", h.Depth.Get(), want)
-	}
-	if err != nil {
-		w.note(ondisk.At(err, w.ino, blk))
-		return nil
-	}
-	n, depth := int(h.Entries.Get()), int(h.Depth.Get())
-	if depth == 0 {
-		for i := range endian.Views[ondisk.Extent](node[ondisk.ExtentEntry:], n) {
-			e := &endian.Views[ondisk.Extent](node[ondisk.ExtentEntry:], n)[i]
-			if e.Len() == 0 {
-				w.note(ondisk.At(ondisk.Corrupt("extent", ondisk.ExtentEntry*(i+1)+4, "no blocks"), w.ino, blk))
-				continue
-			}
-			run := RawRun{Lblk: ondisk.Lblk(e.Block.Get()), Pblk: e.Start(), Len: e.Len(), Unwritten: e.Unwritten()}
-			if err := w.emit(run); err != nil {
-				return err
-			}
+// extents walks the tree, and passes on where data and nodes are.
+func (w *rawWalk) extents(root []byte) error {
+	return w.tree(root, 0, 0, -1, 0, func(e *RawExtent) error {
+		run := e.RawRun
+		run.Level = e.Depth - e.Level
+		if run.Level > 0 {
+			run.Len = 1
 		}
-		return nil
-	}
-	entries := endian.Views[ondisk.ExtentIdx](node[ondisk.ExtentEntry:], n)
-	for i := range entries {
-		e := &entries[i]
-		if err := w.emit(RawRun{Lblk: ondisk.Lblk(e.Block.Get()), Pblk: e.Leaf(), Len: 1, Level: depth}); err != nil {
-			return err
-		}
-		child, err := w.node(e.Leaf())
-		if err != nil {
-			return err
-		}
-		if child == nil {
-			continue
-		}
-		if err := w.extents(child, e.Leaf(), depth-1); err != nil {
-			return err
-		}
-	}
-	return nil
+		return w.emit(run)
+	})
 }
 
 // indirect walks i_block as block numbers.
@@ -416,4 +392,18 @@ func (f *RawFile) Map(off int64) (RawRun, error) {
 	}
 	f.run = run
 	return run, nil
+}
+
+// Segment says whether there is data at byte off, which is inside the file,
+// and for how many bytes that is so. Unwritten blocks are none.
+func (f *RawFile) Segment(off int64) (data bool, n int64, err error) {
+	if f.inline != nil || f.size == 0 {
+		return true, f.size - off, nil
+	}
+	run, err := f.Map(off)
+	if err != nil {
+		return false, 0, err
+	}
+	n = int64(run.Lblk)<<f.r.geo.blockBits + int64(run.Len)<<f.r.geo.blockBits - off
+	return run.Pblk != 0 && !run.Unwritten, min(n, f.size-off), nil
 }

@@ -105,3 +105,16 @@ func (r *Raw) XattrValue(x *RawXattr) ([]byte, error) {
 	_, err = f.ReadAt(v, 0)
 	return v, err
 }
+
+// XattrToUser returns a value that is stored under index as system calls have
+// it, which differs for ACLs. It fails with EINVAL for what is no ACL.
+func XattrToUser(index uint8, value []byte) ([]byte, error) {
+	if index != ondisk.XattrACLAccessIndex && index != ondisk.XattrACLDefaultIndex {
+		return value, nil
+	}
+	acl, err := ondisk.ParseACL(value)
+	if err != nil {
+		return nil, err
+	}
+	return acl.AppendXattr(nil), nil
+}

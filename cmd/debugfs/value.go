@@ -1,0 +1,16 @@
+package main
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// parseUUID reads a UUID in its usual form.
+func parseUUID(w string) (u [16]byte, err error) {
+	b, err := hex.DecodeString(strings.ReplaceAll(w, "-", ""))
+	if err != nil || len(b) != len(u) || len(w) != 36 {
+		return u, fmt.Errorf("%q is not a UUID", w)
+	}
+	return [16]byte(b), nil
+}

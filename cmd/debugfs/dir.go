@@ -60,18 +60,10 @@ func dirsearch(s *session, a *args) error {
 var hashNames = []string{"legacy", "half_md4", "tea", "legacy_unsigned", "half_md4_unsigned", "tea_unsigned", "siphash"}
 
 func dxHash(s *session, a *args) error {
-	var seed ondisk.HashSeed
+	// The file system's own version and seed are not looked at, as ever: give
+	// them by -h and -s.
+	seed := (&ondisk.Super{}).DirHashSeed()
 	version := uint8(ondisk.HashLegacy)
-	if s.raw != nil || s.fs != nil {
-		r, err := s.useRaw()
-		if err != nil {
-			return err
-		}
-		seed = r.Super().DirHashSeed()
-		version = r.Super().HashVersion(r.Super().DefHashVersion[0])
-	} else {
-		seed = (&ondisk.Super{}).DirHashSeed()
-	}
 	if h, ok := a.value("h"); ok {
 		n, err := hashVersion(h)
 		if err != nil {
@@ -147,9 +139,17 @@ func htree(s *session, a *args) error {
 	info := endian.View[ondisk.DxRootInfo](root[ondisk.DxRootInfoOff:])
 	t.hash = r.Super().HashVersion(info.HashVersion[0])
 	t.seed = r.Super().DirHashSeed()
-	fmt.Fprintf(s.out, "Root node dump:\n\t Reserved zero: %d\n\t Hash Version: %d\n\t Info length: %d\n\t Indirect levels: %d\n\t Flags: %#x\n",
-		info.Zero.Get(), info.HashVersion[0], info.InfoLength[0], info.IndirectLevels[0], info.UnusedFlags[0])
+	fmt.Fprintf(s.out, "Root node dump:\n\t Reserved zero: %d\n\t Hash Version: %d\n\t Info length: %d\n\t Indirect levels: %d\n\t Flags: %s\n",
+		info.Zero.Get(), info.HashVersion[0], info.InfoLength[0], info.IndirectLevels[0], alternate(info.UnusedFlags[0]))
 	return t.node(root, ondisk.DxRootInfoOff+int(info.InfoLength[0]), int(info.IndirectLevels[0]))
+}
+
+// alternate returns a number as %#x of C has it: 0 is without a prefix.
+func alternate(n uint8) string {
+	if n == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%#x", n)
 }
 
 type htreeDump struct {

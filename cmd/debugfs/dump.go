@@ -29,7 +29,7 @@ func hexDump(w io.Writer, b []byte) {
 	star := false
 	for off := 0; off < len(b); off += per {
 		line := b[off:min(off+per, len(b))]
-		if off > 0 && bytes.Equal(line, b[off-per:off]) {
+		if off > 0 && bytes.Equal(line, b[off-len(line):off]) {
 			if !star {
 				fmt.Fprintln(w, "*")
 			}
@@ -157,7 +157,7 @@ func (s *session) dumpXattrs(b []byte, first, base int) error {
 		}
 		e := endian.View[ondisk.XattrEntry](b[off:])
 		n := int(e.NameLen[0])
-		fmt.Fprintf(w, "offset = %d (%04o), hash = %x, name_len = %d, name_index = %d\n", off, off, e.Hash.Get(), n, e.NameIndex[0])
+		fmt.Fprintf(w, "offset = %d (%04o), hash = %d, name_len = %d, name_index = %d\n", off, off, e.Hash.Get(), n, e.NameIndex[0])
 		fmt.Fprintf(w, "value_offset = %d (%04o), value_inum = %d, value_size = %d\n", e.ValueOffs.Get(), base+int(e.ValueOffs.Get()), e.ValueInum.Get(), e.ValueSize.Get())
 		if off+ondisk.XattrEntrySize+n > len(b) {
 			fmt.Fprintf(w, "name runs out of the space\n")
@@ -167,6 +167,8 @@ func (s *session) dumpXattrs(b []byte, first, base int) error {
 		at, size := base+int(e.ValueOffs.Get()), uint64(e.ValueSize.Get())
 		switch {
 		case e.ValueInum.Get() != 0:
+			fmt.Fprintf(w, "value = <ino %d>\n", e.ValueInum.Get())
+		case size == 0:
 		case uint64(at)+size > uint64(len(b)):
 			fmt.Fprintf(w, "value runs out of the space\n")
 		default:

@@ -20,6 +20,7 @@ type fragReport struct {
 	r       *ext2fs.Raw
 	verbose bool
 	recurse bool
+	dirs    uint64 // directories that may still be entered: their names can form a tree without end
 	list    *jsonList
 	bad     error
 }
@@ -40,7 +41,7 @@ func filefrag(s *session, a *args) error {
 	if err != nil {
 		return err
 	}
-	f := &fragReport{s: s, r: r, verbose: a.has("v"), recurse: a.has("r"), list: s.list()}
+	f := &fragReport{s: s, r: r, verbose: a.has("v"), recurse: a.has("r"), dirs: uint64(r.Inodes()), list: s.list()}
 	if raw.Base().Mode.Get()&ondisk.ModeFmt != ondisk.ModeDir || a.has("d") {
 		f.file(name, ino, raw)
 	} else {
@@ -54,8 +55,14 @@ func filefrag(s *session, a *args) error {
 	return f.bad
 }
 
-// directory reports all files in a directory. above are those that it is in.
+// directory reports all files in a directory, then those of the directories in
+// it. above are those that it is in.
 func (f *fragReport) directory(name string, ino ondisk.Ino, above map[ondisk.Ino]bool) {
+	type dir struct {
+		name string
+		ino  ondisk.Ino
+	}
+	var below []dir
 	above[ino] = true
 	defer delete(above, ino)
 	err := f.r.Dirents(ino, 0, func(e *ext2fs.RawDirent) bool {
@@ -69,12 +76,16 @@ func (f *fragReport) directory(name string, ino ondisk.Ino, above map[ondisk.Ino
 			return true
 		}
 		f.file(path, e.Ino, raw)
-		if f.recurse && raw.Base().Mode.Get()&ondisk.ModeFmt == ondisk.ModeDir && !above[e.Ino] && len(above) < maxDepth {
-			f.directory(path, e.Ino, above)
+		if f.recurse && raw.Base().Mode.Get()&ondisk.ModeFmt == ondisk.ModeDir && !above[e.Ino] && len(above) < maxDepth && f.dirs > 0 {
+			below = append(below, dir{path, e.Ino})
+			f.dirs--
 		}
 		return !f.s.interrupted()
 	})
 	f.bad = firstError(f.bad, err)
+	for _, d := range below {
+		f.directory(d.name, d.ino, above)
+	}
 }
 
 func (f *fragReport) file(name string, ino ondisk.Ino, raw ondisk.RawInode) {
@@ -107,24 +118,22 @@ func (f *fragReport) file(name string, ino ondisk.Ino, raw ondisk.RawInode) {
 		count++
 		cur.Len = 0
 	}
-	next := ondisk.Fsblk(0) // block after the last one
+	next, after := ondisk.Fsblk(0), ondisk.Lblk(0) // blocks after the last one
 	err := f.r.WalkBlocks(ino, raw, func(run ext2fs.RawRun) bool {
 		switch {
 		case run.Level > 0:
-			// Indirect blocks lie between the data that they lead to.
-			if next == run.Pblk && next != 0 {
-				next++
-			}
+			// Indirect blocks between the data that they lead to part it.
 		case cur.Len > 0 && next == run.Pblk && cur.Lblk+ondisk.Lblk(cur.Len) == run.Lblk:
 			cur.Len += run.Len
 			next += ondisk.Fsblk(run.Len)
+			after += ondisk.Lblk(run.Len)
 		default:
 			flush()
 			expected = 0
-			if count > 0 && next != run.Pblk {
+			if count > 0 && after == run.Lblk {
 				expected = next
 			}
-			cur, next = run, run.Pblk+ondisk.Fsblk(run.Len)
+			cur, next, after = run, run.Pblk+ondisk.Fsblk(run.Len), run.Lblk+ondisk.Lblk(run.Len)
 		}
 		return !f.s.interrupted()
 	})

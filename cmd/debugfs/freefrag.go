@@ -118,7 +118,7 @@ func (s *session) showFree(f *freeSpace, bs uint64) {
 	}
 	avg := uint64(0)
 	if f.extents > 0 {
-		avg = kb(f.free) / f.extents
+		avg = kb(f.free / f.extents)
 	}
 	fmt.Fprintf(w, "\nMin. free extent: %d KB \nMax. free extent: %d KB\nAvg. free extent: %d KB\n", kb(f.smallest), kb(f.largest), avg)
 	fmt.Fprintf(w, "Num. free extent: %d\n", f.extents)
@@ -127,18 +127,18 @@ func (s *session) showFree(f *freeSpace, bs uint64) {
 		if f.histExtents[i] == 0 {
 			continue
 		}
-		lo, lu := scaled(kb(1<<i) * 1024)
-		hi, hu := scaled(kb(1<<i) * 2048)
-		fmt.Fprintf(w, "%5d%c...%5d%c-  :  %12d  %12d  %6.2f%%\n", lo, lu, hi, hu, f.histExtents[i], f.histLen[i], percent(f.histLen[i], f.free))
+		lo := kb(1<<i) * 1024
+		shift, unit := scale(lo)
+		fmt.Fprintf(w, "%5d%c...%5d%c-  :  %12d  %12d  %6.2f%%\n", lo>>shift, unit, 2*lo>>shift, unit, f.histExtents[i], f.histLen[i], percent(f.histLen[i], f.free))
 	}
 }
 
-// scaled returns n bytes in the largest unit of which they are one or more.
-func scaled(n uint64) (uint64, byte) {
+// scale returns the largest unit of which n bytes are one or more.
+func scale(n uint64) (shift uint, unit byte) {
 	i := 0
-	for n >= 1024 && i < len("BKMGTPE")-1 {
-		n >>= 10
+	for n>>shift >= 1024 && i < len("BKMGTPE")-1 {
+		shift += 10
 		i++
 	}
-	return n, "BKMGTPE"[i]
+	return shift, "BKMGTPE"[i]
 }

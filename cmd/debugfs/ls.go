@@ -3,9 +3,9 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
-	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -66,7 +66,7 @@ func ls(s *session, a *args) error {
 	if s.json {
 		return s.lsJSON(r, dir, flags)
 	}
-	l := &lister{s: s, r: r, name: a.name}
+	l := &lister{s: s, r: r, plain: a.has("r")}
 	show, end := l.short, "\n"
 	switch {
 	case a.has("p"):
@@ -135,19 +135,38 @@ func (l *jsonList) end() {
 
 // lister prints entries in the forms of ls.
 type lister struct {
-	s    *session
-	r    *ext2fs.Raw
-	name string // of the command
-	col  int
-	err  error // the first inode that could not be read
+	s     *session
+	r     *ext2fs.Raw
+	plain bool // names as they are
+	col   int
+	err   error // the first inode that could not be read
 }
 
-// tail returns what stands for the name.
+// title returns what stands for the name.
 func (l *lister) title(e *ext2fs.RawDirent) string {
 	if e.Tail {
 		return fmt.Sprintf("(dirblock checksum: 0x%08x)", e.Csum)
 	}
-	return cli.Clean(string(e.Name))
+	if l.plain {
+		return string(e.Name)
+	}
+	return escape(e.Name)
+}
+
+// escape shows all but printable ASCII as \xNN.
+func escape(name []byte) string {
+	if printable(name) {
+		return string(name)
+	}
+	var b strings.Builder
+	for _, c := range name {
+		if c >= 0x20 && c < 0x7f {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "\\x%02x", c)
+		}
+	}
+	return b.String()
 }
 
 func (l *lister) inode(e *ext2fs.RawDirent) (ondisk.RawInode, bool) {

@@ -22,7 +22,8 @@ type deletedInode struct {
 }
 
 // lsdel lists deleted inodes that name blocks, all of them in the file system,
-// and some of them free. ext4 leaves none: it takes the mapping apart.
+// and some of them free, or hold their data themselves. Of others the kernel's
+// ext4 has taken the mapping apart.
 func lsdel(s *session, a *args) error {
 	r, err := s.useRaw()
 	if err != nil {
@@ -40,7 +41,8 @@ func lsdel(s *session, a *args) error {
 	steps := r.NewBudget()
 	err = r.ScanInodes(ext2fs.ScanUsed, func(ino ondisk.Ino, raw ondisk.RawInode) bool {
 		d := deletedInode{Ino: ino, Mode: raw.Base().Mode.Get(), UID: raw.UID(), Size: r.Size(raw), Dtime: raw.Base().Dtime.Get()}
-		if d.Dtime == 0 || int64(d.Dtime) < since || !r.HasBlocks(raw) {
+		inline := raw.Base().Flags.Get()&ondisk.FlagInlineData != 0
+		if d.Dtime == 0 || int64(d.Dtime) < since || !r.HasBlocks(raw) && !inline {
 			return !s.interrupted()
 		}
 		bad := false
@@ -58,7 +60,7 @@ func lsdel(s *session, a *args) error {
 			}
 			return true
 		})
-		if !bad && d.Free > 0 {
+		if !bad && (d.Free > 0 || inline) {
 			list = append(list, d)
 		}
 		return !s.interrupted()

@@ -82,7 +82,13 @@ func (r *Raw) ScanDirBlock(b []byte, flags DirFlags, fn func(e *RawDirent) bool)
 	var e RawDirent
 	t := dirTailIn(b)
 	area := ondisk.DirArea(b, r.geo.hasCsum && t != nil)
-	more, err := scanDirents(&e, area, r.geo.blockSize, flags, fn)
+	more, err := scanDirents(&e, area, r.geo.blockSize, flags, func(e *RawDirent) bool {
+		// The checksum of an index node is dressed up as one of entries.
+		if r.geo.hasCsum && t != nil && e.Off == len(b)-ondisk.DirTailSize {
+			return true
+		}
+		return fn(e)
+	})
 	if more && flags&DirTail != 0 && t != nil && len(area) < len(b) {
 		e.Direntry = ondisk.Direntry{Off: len(area), RecLen: ondisk.DirTailSize, FileType: ondisk.FTDirCsum}
 		e.Tail, e.Csum = true, t.Checksum.Get()
@@ -142,12 +148,12 @@ func (r *Raw) DirBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(lblk ondisk
 // inlineDirents is Dirents for a directory in its inode. Its ".." is the first
 // four bytes of i_block; "." is nowhere.
 func (r *Raw) inlineDirents(ino ondisk.Ino, raw ondisk.RawInode, flags DirFlags, fn func(e *RawDirent) bool) error {
-	e := RawDirent{Direntry: ondisk.Direntry{Ino: ino, RecLen: ondisk.DirentMin, FileType: ondisk.FTDir, Name: []byte(".")}}
+	e := RawDirent{Direntry: ondisk.Direntry{Ino: ino, RecLen: ondisk.DirentMin, Name: []byte(".")}}
 	if !fn(&e) {
 		return nil
 	}
 	block := raw.Base().Block[:]
-	e.Direntry = ondisk.Direntry{Ino: ondisk.Ino(binary.LittleEndian.Uint32(block)), RecLen: ondisk.DirentMin, FileType: ondisk.FTDir, Name: []byte("..")}
+	e.Direntry = ondisk.Direntry{Ino: ondisk.Ino(binary.LittleEndian.Uint32(block)), RecLen: ondisk.DirentMin, Name: []byte("..")}
 	if !fn(&e) {
 		return nil
 	}

@@ -122,7 +122,27 @@ func bmap(s *session, a *args) error {
 	if !r.HasBlocks(raw) {
 		return fmt.Errorf("%s: it has no blocks", a.word(0))
 	}
-	run, err := r.Bmap(ino, raw, ondisk.Lblk(lblk))
+	if (a.has("a") || len(a.words) == 3) && !s.opts.write {
+		return errReadOnly
+	}
+	if len(a.words) == 3 {
+		pblk, err := s.parseBlock(a.word(2))
+		if err == nil {
+			err = r.SetBmap(ino, ondisk.Lblk(lblk), pblk)
+		}
+		if err == nil {
+			raw, err = r.Inode(ino)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	var run ext2fs.RawRun
+	if a.has("a") {
+		run, err = r.AllocBmap(ino, ondisk.Lblk(lblk))
+	} else {
+		run, err = r.Bmap(ino, raw, ondisk.Lblk(lblk))
+	}
 	if err != nil {
 		return err
 	}

@@ -3,19 +3,38 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"strings"
 )
 
 // interact reads commands until the input ends.
 func (s *session) interact() {
-	lines := bufio.NewScanner(s.in)
-	lines.Buffer(make([]byte, 4096), maxLine)
 	for !s.quit {
 		fmt.Fprintf(s.out, "%s:  ", s.prog)
 		s.out.Flush()
-		if !lines.Scan() {
+		line, err := s.lines().readLine()
+		if err != nil {
 			fmt.Fprintln(s.out)
-			break
+			return
 		}
-		s.execute(lines.Text())
+		s.execute(line)
 	}
+}
+
+// lineReader reads lines of input, one at a time.
+type lineReader struct{ r *bufio.Reader }
+
+func (s *session) lines() *lineReader {
+	if s.reader == nil {
+		s.reader = &lineReader{bufio.NewReader(s.in)}
+	}
+	return s.reader
+}
+
+// readLine returns the next line without its end; an error at the end of input.
+func (l *lineReader) readLine() (string, error) {
+	line, err := l.r.ReadString('\n')
+	if line == "" && err != nil {
+		return "", err
+	}
+	return strings.TrimRight(line, "\r\n"), nil
 }

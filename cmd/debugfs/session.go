@@ -25,10 +25,11 @@ import (
 // one to the other closes the first, so that the device is the only state that
 // they share.
 type session struct {
-	prog string
-	in   io.Reader
-	out  *bufio.Writer
-	err  io.Writer
+	prog   string
+	in     io.Reader
+	reader *lineReader
+	out    *bufio.Writer
+	err    io.Writer
 
 	json     bool
 	readOnly bool // nothing may be opened for writing
@@ -45,6 +46,8 @@ type session struct {
 	root, cwd ondisk.Ino
 	clock     *time.Time // set by set_current_time
 
+	extent  *extentSession  // of extent_open
+	journal *journalSession // of journal_open
 	// interrupted is asked by commands that take long.
 	interrupted func() bool
 }
@@ -177,6 +180,11 @@ func (s *session) close(backups bool) error {
 		return nil
 	}
 	var errs []error
+	if s.journal != nil {
+		errs = append(errs, s.journal.close())
+		s.journal = nil
+	}
+	s.extent = nil
 	if backups {
 		if _, err := s.useRaw(); err != nil {
 			errs = append(errs, err)

@@ -24,10 +24,11 @@ type request struct {
 type needs int
 
 const (
-	needFS    needs = 1 << iota // a file system is open
-	needWrite                   // for writing
-	needMaps                    // and not without bitmaps (-c)
-	noFS                        // none is open
+	needFS     needs = 1 << iota // a file system is open
+	needWrite                    // for writing
+	needMaps                     // and not without bitmaps (-c)
+	needExtent                   // an inode is open by extent_open
+	noFS                         // none is open
 )
 
 // A group is what help shows together.
@@ -165,6 +166,8 @@ func (s *session) call(r *request, words []string) error {
 		return errors.New("the file system is open read-only: open it with -w")
 	case r.needs&needMaps != 0 && s.opts.catastrophic:
 		return errors.New("the bitmaps are not read (-c)")
+	case r.needs&needExtent != 0 && s.extent == nil:
+		return errors.New("no inode is open: use extent_open")
 	}
 	var err error
 	if r.opts == nil {

@@ -118,3 +118,15 @@ func XattrToUser(index uint8, value []byte) ([]byte, error) {
 	}
 	return acl.AppendXattr(nil), nil
 }
+
+// XattrFromDisk returns the value of the attribute of that full name as system
+// calls have it, from how it is stored: the opposite of XattrToUser.
+func XattrFromDisk(name string, value []byte) ([]byte, error) {
+	switch name {
+	case rawPrefixes[ondisk.XattrACLAccessIndex]:
+		return XattrToUser(ondisk.XattrACLAccessIndex, value)
+	case rawPrefixes[ondisk.XattrACLDefaultIndex]:
+		return XattrToUser(ondisk.XattrACLDefaultIndex, value)
+	}
+	return value, nil
+}

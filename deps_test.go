@@ -44,6 +44,7 @@ var deps = map[string]string{
 	"lib/ext2fs":           "+lib/jbd2 lib/iomap +lib/ext2fs/ondisk uuid",
 	"lib/e2p":              "lib/ext2fs/ondisk uuid humanize",
 	"lib/populate":         "+lib/ext2fs compress x/sys",
+	"lib/extract":          "+lib/ext2fs x/sys",
 	"lib/fsck":             "+lib/ext2fs lib/e2p",
 	"lib/mkfsconf":         "",
 	"lib/fuse":             "lib/endian lib/iomap x/sys",

@@ -112,7 +112,9 @@ func inodeDump(s *session, a *args) error {
 	case a.has("b"):
 		hexDump(s.out, raw.Base().Block[:])
 	case a.has("e"):
-		hexDump(s.out, extra)
+		if len(extra) > 0 {
+			hexDump(s.out, extra)
+		}
 	case a.has("x"):
 		return s.dumpXattrs(extra, ondisk.XattrIHeaderSize, ondisk.XattrIHeaderSize)
 	default:

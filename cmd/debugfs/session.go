@@ -94,18 +94,21 @@ func (s *session) open(name string, o openOpts) error {
 	if err != nil {
 		return err
 	}
-	s.dev, s.opts = f, o
 	if o.undo != "" {
 		if s.undo, err = openUndo(f, o.undo, o.blockSize); err != nil {
 			f.Close()
-			s.dev = nil
 			return err
 		}
-		s.dev = s.undo.dev
+		return s.attach(s.undo.dev, name, o)
 	}
+	return s.attach(f, name, o)
+}
+
+// attach opens the file system on dev, which is the session's from then on.
+func (s *session) attach(dev blockdev.Device, name string, o openOpts) error {
+	s.dev, s.opts = dev, o
 	if err := s.openRaw(); err != nil {
-		s.undo.finish()
-		f.Close()
+		err = firstError(err, s.undo.finish(), dev.Close())
 		s.dev, s.undo = nil, nil
 		return err
 	}

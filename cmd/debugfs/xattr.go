@@ -65,7 +65,8 @@ func (s *session) showXattrs(list []ext2fs.RawXattr) {
 	for i := range list {
 		x := &list[i]
 		fmt.Fprintf(s.out, "  %s (%d)", cli.Clean(x.Name), x.Size)
-		if x.Value != nil && x.Size > 0 && x.Size <= shownValue {
+		data := x.Index == ondisk.XattrSystemIndex && x.Base == ondisk.XattrSystemData // of the file
+		if x.Value != nil && x.Size > 0 && x.Size <= shownValue && !data {
 			s.out.WriteString(" = ")
 			s.showValue(x.Value, false)
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"sort"
 	"strconv"
+	"strings"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -102,7 +103,8 @@ func (t *tarSink) put(n *node, name string, typ byte, target string, f *ext2fs.R
 	attrs, bad := xattrs(t.r, n)
 	if typ != '1' {
 		for _, x := range attrs {
-			rec["SCHILY.xattr."+x.Name] = string(x.Value)
+			k, v := paxXattr(&x)
+			rec[k] = v
 		}
 	}
 	size := int64(0)
@@ -146,6 +148,44 @@ func (t *tarSink) put(n *node, name string, typ byte, target string, f *ext2fs.R
 		}
 	}
 	return bad
+}
+
+// paxXattr returns the record of an attribute. ACLs are text, as GNU tar, bsdtar
+// and star write and read them.
+func paxXattr(x *ext2fs.RawXattr) (key, value string) {
+	switch x.Index {
+	case ondisk.XattrACLAccessIndex:
+		key = "SCHILY.acl.access"
+	case ondisk.XattrACLDefaultIndex:
+		key = "SCHILY.acl.default"
+	default:
+		return "SCHILY.xattr." + x.Name, string(x.Value)
+	}
+	acl, err := ondisk.ParseXattrACL(x.Value)
+	if err != nil { // it was made by XattrToUser
+		return "SCHILY.xattr." + x.Name, string(x.Value)
+	}
+	var out []string
+	for _, e := range acl {
+		perm := []byte("---")
+		for i, c := range "rwx" {
+			if e.Perm&(4>>i) != 0 {
+				perm[i] = byte(c)
+			}
+		}
+		who := ""
+		if e.Tag == ondisk.ACLUser || e.Tag == ondisk.ACLGroup {
+			who = strconv.FormatUint(uint64(e.ID), 10)
+		}
+		out = append(out, aclTags[e.Tag]+":"+who+":"+string(perm))
+	}
+	return key, strings.Join(out, ",")
+}
+
+// aclTags are the tags of ACL entries as text has them.
+var aclTags = map[uint16]string{
+	ondisk.ACLUserObj: "user", ondisk.ACLUser: "user", ondisk.ACLGroupObj: "group", ondisk.ACLGroup: "group",
+	ondisk.ACLMask: "mask", ondisk.ACLOther: "other",
 }
 
 // copy writes a segment. What cannot be read is zeros, so that the archive goes

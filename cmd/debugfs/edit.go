@@ -214,6 +214,9 @@ func (s *session) addEntry(p string, ino ondisk.Ino, ftype uint8) error {
 func (s *session) ask(question string) (string, error) {
 	fmt.Fprintf(s.out, "%s", question)
 	s.out.Flush()
+	if s.flush != nil {
+		s.flush()
+	}
 	line, err := s.lines().readLine()
 	if err != nil {
 		return "", errors.New("no answer")

@@ -3,11 +3,23 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"os"
 	"strings"
+
+	"golang.org/x/term"
 )
 
 // interact reads commands until the input ends.
 func (s *session) interact() {
+	in, ok := s.in.(*os.File)
+	if out, ok2 := s.stdout.(*os.File); ok && ok2 && term.IsTerminal(int(in.Fd())) && term.IsTerminal(int(out.Fd())) {
+		t, err := newTerminal(s, in, out)
+		if err == nil {
+			t.run()
+			return
+		}
+		s.warn(s.prog, fmt.Errorf("no line editing: %w", err))
+	}
 	for !s.quit {
 		fmt.Fprintf(s.out, "%s:  ", s.prog)
 		s.out.Flush()

@@ -28,6 +28,7 @@ type session struct {
 	prog   string
 	in     io.Reader
 	reader *lineReader
+	stdout io.Writer
 	out    *bufio.Writer
 	err    io.Writer
 
@@ -48,6 +49,7 @@ type session struct {
 
 	extent  *extentSession  // of extent_open
 	journal *journalSession // of journal_open
+	flush   func()          // shows what a pager holds back; nil if there is none
 	// interrupted is asked by commands that take long.
 	interrupted func() bool
 }
@@ -68,7 +70,7 @@ type openOpts struct {
 }
 
 func newSession(in io.Reader, out, errs io.Writer) *session {
-	return &session{prog: "debugfs", in: in, out: bufio.NewWriterSize(out, 64<<10), err: errs, interrupted: func() bool { return false }}
+	return &session{prog: "debugfs", in: in, stdout: out, out: bufio.NewWriterSize(out, 64<<10), err: errs, interrupted: func() bool { return false }}
 }
 
 // now returns the time that changes are stamped with.

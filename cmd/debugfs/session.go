@@ -128,7 +128,29 @@ func (s *session) openRaw() error {
 		return err
 	}
 	s.raw = raw
+	if !s.opts.write && !o.IgnoreCsum && o.Super == 0 && raw.Super().HasIncompat(ondisk.IncompatRecover) {
+		s.throughJournal(o)
+	}
 	return nil
+}
+
+// throughJournal has a file system that is read be seen as it will be when its
+// journal is replayed, but that the superblock says that it is not. Where that
+// is not possible, it is seen as it is.
+func (s *session) throughJournal(o ext2fs.RawOptions) {
+	fs, err := ext2fs.Open(s.dev, ext2fs.Options{ReadOnly: true, Now: s.now})
+	if err == nil {
+		dev := fs.Device()
+		if err = fs.Close(); err == nil {
+			var raw *ext2fs.Raw
+			if raw, err = ext2fs.OpenRaw(dev, o); err == nil {
+				*raw.Super() = *s.raw.Super()
+				s.raw = raw
+				return
+			}
+		}
+	}
+	s.warn(s.prog, fmt.Errorf("the journal is not looked through, what is shown may be old: %w", err))
 }
 
 // useRaw returns the file system for looking at structures and changing them.

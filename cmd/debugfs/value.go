@@ -2,7 +2,9 @@ package main
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
@@ -14,3 +16,5 @@ func parseUUID(w string) (u [16]byte, err error) {
 	}
 	return [16]byte(b), nil
 }
+
+func isEOF(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }

@@ -79,6 +79,7 @@ type recovery struct {
 	log logReader
 
 	start, end Tid
+	endAt      uint32            // log block after the last complete transaction
 	last       Tid               // the latest number seen, past end if a transaction failed
 	revoked    map[uint64]revoke // for blocks that are logged; nil if none is revoked
 	revokes    bool              // there are revoke blocks
@@ -155,7 +156,7 @@ func (rec *recovery) scan(next uint32) error {
 		crc       = ^uint32(0)
 		failed    bool // end is known, but the log may go on
 	)
-	rec.last = tid
+	rec.last, rec.endAt = tid, next
 	desc := make([]byte, j.bsize)
 scan:
 	for seen := uint32(0); seen <= j.last-j.first; {
@@ -237,6 +238,9 @@ scan:
 		last = when
 		tid++
 		rec.last = tid
+		if !failed {
+			rec.endAt = next
+		}
 	}
 	if !failed {
 		rec.end = tid

@@ -277,3 +277,26 @@ func TestHelp(t *testing.T) {
 		t.Errorf("help stat: %s", out)
 	}
 }
+
+// TestManual has every command, by all of its names, in the manual page.
+func TestManual(t *testing.T) {
+	b, err := os.ReadFile("../../man/debugfs.8")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.ReplaceAll(string(b), `\-`, "-")
+	for _, g := range groups {
+		for _, r := range g.requests {
+			entry := ".B " + r.names[0]
+			if r.args != "" {
+				entry += ` \fR` + r.args
+			}
+			if !strings.Contains(text, "\n"+entry+"\n") {
+				t.Errorf("no entry %q", entry)
+			}
+			if len(r.names) > 1 && !strings.Contains(text, `\fB`+strings.Join(r.names[1:], ", ")) {
+				t.Errorf("%s: other names are not told", r.names[0])
+			}
+		}
+	}
+}

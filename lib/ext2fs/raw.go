@@ -94,6 +94,18 @@ func OpenRaw(dev blockdev.Device, o RawOptions) (*Raw, error) {
 	return r, nil
 }
 
+// Clone returns a Raw by which another goroutine can read the same file system
+// while nobody writes to it. It is read-only.
+func (r *Raw) Clone() *Raw {
+	c := *r
+	sb := *r.sb
+	c.sb = &sb
+	c.o.Writable = false
+	c.cache = map[ondisk.Fsblk][]byte{}
+	c.bitmaps = map[ondisk.Fsblk][]byte{}
+	return &c
+}
+
 // check takes the superblock apart.
 func (r *Raw) check() error {
 	s := r.sb

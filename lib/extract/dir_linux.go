@@ -4,9 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"path"
+	"runtime"
+	"sync"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -16,182 +17,272 @@ import (
 
 // Dir takes trees out to the directory dest, which must exist. Owners are kept
 // if the process may give files away; devices are made if it may. What is there
-// already is not overwritten, but that directories are entered.
+// already is not overwritten, but that directories are entered. Options.Warn is
+// called by one goroutine at a time.
 func Dir(r *ext2fs.Raw, roots []Root, dest string, o Options) error {
-	root, err := os.OpenRoot(dest)
+	fd, err := unix.Open(dest, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s: %w", dest, err)
 	}
-	defer root.Close()
-	d := &dirSink{r: r, root: root, o: o, owner: os.Geteuid() == 0}
-	return walk(r, roots, d, o)
+	d := &dirSink{r: r, o: o, owner: unix.Geteuid() == 0, stack: []*openDir{{fd: fd}}, root: fd, jobs: make(chan job, 64)}
+	if o.Warn != nil {
+		o.Warn = func(path string, err error) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.o.Warn(path, err)
+		}
+	}
+	for range runtime.GOMAXPROCS(0) {
+		d.workers.Add(1)
+		go d.work(r.Clone(), o)
+	}
+	err = walk(r, roots, d, o)
+	close(d.jobs)
+	d.workers.Wait()
+	for _, dir := range d.stack {
+		_ = unix.Close(dir.fd) // it was read
+	}
+	return errors.Join(err, d.failure())
 }
 
-// dirSink writes below root, out of which no path leads, whatever links there
-// are.
+// dirSink writes below a directory. It goes by open directories and names that
+// are one component, and follows no link, so that nothing leads out of it. The
+// walk makes directories; regular files are made by several workers.
 type dirSink struct {
-	r     *ext2fs.Raw
-	root  *os.Root
-	o     Options
-	owner bool // files may be given away
-	buf   []byte
+	r       *ext2fs.Raw
+	o       Options
+	owner   bool // files may be given away
+	root    int
+	stack   []*openDir // that the walk is in
+	jobs    chan job
+	workers sync.WaitGroup
+
+	mu  sync.Mutex // held to call Warn
+	err error      // guarded by mu: of a worker, that ends the work
+}
+
+// openDir is a directory out there, and the files that are being made in it.
+type openDir struct {
+	fd      int
+	pending sync.WaitGroup
+}
+
+type job struct {
+	n   *node
+	dir *openDir
+}
+
+func (d *dirSink) top() *openDir { return d.stack[len(d.stack)-1] }
+
+func (d *dirSink) failure() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.err
+}
+
+// work makes the regular files of jobs.
+func (d *dirSink) work(r *ext2fs.Raw, o Options) {
+	defer d.workers.Done()
+	m := &maker{r: r, o: o, owner: d.owner}
+	for j := range d.jobs {
+		if err := m.regular(j.n, j.dir.fd); err != nil {
+			if o.Warn != nil && !errors.Is(err, ErrStopped) {
+				o.Warn(j.n.path, err)
+			} else {
+				d.mu.Lock()
+				d.err = fmt.Errorf("%s: %w", j.n.path, err)
+				d.mu.Unlock()
+			}
+		}
+		j.dir.pending.Done()
+	}
 }
 
 func (d *dirSink) enter(n *node) error {
-	err := d.root.Mkdir(n.path, 0o700)
-	if !errors.Is(err, fs.ErrExist) {
-		return err
+	name := path.Base(n.path)
+	err := unix.Mkdirat(d.top().fd, name, 0o700)
+	if err != nil && err != unix.EEXIST {
+		return fmt.Errorf("mkdir: %w", err)
 	}
-	st, e := d.root.Lstat(n.path)
-	if e == nil && st.IsDir() {
-		return nil
+	fd, err := unix.Openat(d.top().fd, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open: %w", err)
 	}
-	return err
+	d.stack = append(d.stack, &openDir{fd: fd})
+	return nil
 }
 
 func (d *dirSink) leave(n *node) error {
-	f, err := d.root.Open(n.path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	return d.attrs(n, f)
+	dir := d.top()
+	d.stack = d.stack[:len(d.stack)-1]
+	dir.pending.Wait()
+	m := maker{r: d.r, owner: d.owner}
+	err := m.attrs(n, dir.fd)
+	return errors.Join(err, unix.Close(dir.fd))
 }
 
 func (d *dirSink) file(n *node) error {
-	if n.link != "" {
-		return d.root.Link(n.link, n.path)
+	if err := d.failure(); err != nil {
+		return ErrStopped // it is told at the end
 	}
+	dir := d.top()
+	if n.link != "" {
+		return d.hardlink(n)
+	}
+	m := maker{r: d.r, o: d.o, owner: d.owner}
 	switch n.typ() {
 	case ondisk.ModeReg:
-		return d.regular(n)
+		if n.raw.Base().LinksCount.Get() > 1 { // it is there before its other names
+			return m.regular(n, dir.fd)
+		}
+		dir.pending.Add(1)
+		d.jobs <- job{n, dir}
+		return nil
 	case ondisk.ModeLnk:
 		target, err := d.r.Readlink(n.ino)
 		if err != nil {
 			return err
 		}
-		if err := d.root.Symlink(target, n.path); err != nil {
-			return err
+		if err := unix.Symlinkat(target, dir.fd, path.Base(n.path)); err != nil {
+			return fmt.Errorf("symlink: %w", err)
 		}
-		return errors.Join(d.chown(n), d.linkTimes(n))
+		return m.nameAttrs(n, dir.fd)
 	case ondisk.ModeChr, ondisk.ModeBlk, ondisk.ModeFIFO, ondisk.ModeSock:
-		return d.special(n)
+		major, minor := uint32(0), uint32(0)
+		if t := n.typ(); t == ondisk.ModeChr || t == ondisk.ModeBlk {
+			major, minor = device(n.raw)
+		}
+		mode := n.raw.Base().Mode.Get()
+		if err := unix.Mknodat(dir.fd, path.Base(n.path), uint32(mode), int(unix.Mkdev(major, minor))); err != nil {
+			return fmt.Errorf("mknod: %w", err)
+		}
+		return m.nameAttrs(n, dir.fd)
 	}
 	return fmt.Errorf("mode %#o: %w", n.raw.Base().Mode.Get(), ondisk.EUCLEAN)
 }
 
-func (d *dirSink) regular(n *node) error {
-	src, err := d.r.FileOf(n.ino, n.raw)
+// hardlink gives a file that is there another name. The way to it leads over
+// directories only.
+func (d *dirSink) hardlink(n *node) error {
+	fd, err := unix.Openat2(d.root, path.Dir(n.link), &unix.OpenHow{Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC,
+		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS})
+	if err != nil {
+		return fmt.Errorf("link to %s: %w", n.link, err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Linkat(fd, path.Base(n.link), d.top().fd, path.Base(n.path), 0); err != nil {
+		return fmt.Errorf("link to %s: %w", n.link, err)
+	}
+	return nil
+}
+
+// maker makes files, for one goroutine.
+type maker struct {
+	r     *ext2fs.Raw
+	o     Options
+	owner bool
+	buf   []byte
+}
+
+func (m *maker) regular(n *node, dir int) error {
+	src, err := m.r.FileOf(n.ino, n.raw)
 	if err != nil {
 		return err
 	}
-	f, err := d.root.OpenFile(n.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	fd, err := unix.Openat(dir, path.Base(n.path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 	if err != nil {
-		return err
+		return fmt.Errorf("create: %w", err)
 	}
-	err = errors.Join(d.content(f, src), f.Truncate(src.Size()), d.attrs(n, f))
-	return errors.Join(err, f.Close())
+	return errors.Join(m.content(fd, src), m.attrs(n, fd), unix.Close(fd))
 }
 
 // content copies what is not a hole. What cannot be read stays a hole.
-func (d *dirSink) content(f *os.File, src *ext2fs.RawFile) (bad error) {
-	if d.buf == nil {
-		d.buf = make([]byte, tarChunk)
+func (m *maker) content(fd int, src *ext2fs.RawFile) (bad error) {
+	if m.buf == nil {
+		m.buf = make([]byte, tarChunk)
 	}
+	end := int64(0) // of what was written
 	for off := int64(0); off < src.Size(); {
-		if d.o.Stop != nil && d.o.Stop() {
+		if m.o.Stop != nil && m.o.Stop() {
 			return ErrStopped
 		}
 		data, n, err := src.Segment(off)
 		if err != nil {
-			return fmt.Errorf("from byte %d on: %w", off, err)
+			bad = fmt.Errorf("from byte %d on: %w", off, err)
+			break
 		}
 		if !data {
 			off += n
 			continue
 		}
-		p := d.buf[:min(int64(len(d.buf)), n)]
+		p := m.buf[:min(int64(len(m.buf)), n)]
 		k, err := src.ReadAt(p, off)
 		if err != nil && err != io.EOF && bad == nil {
 			bad = fmt.Errorf("at byte %d: %w", off+int64(k), err)
 		}
-		if _, err := f.WriteAt(p[:k], off); err != nil {
-			return err
+		for at := off; k > 0; {
+			w, err := unix.Pwrite(fd, p[:k], at)
+			if err != nil {
+				return fmt.Errorf("write: %w", err)
+			}
+			p, k, at = p[w:], k-w, at+int64(w)
+			end = at
 		}
-		off += int64(len(p))
+		off += min(int64(len(m.buf)), n)
+	}
+	if end != src.Size() {
+		bad = errors.Join(bad, unix.Ftruncate(fd, src.Size()))
 	}
 	return bad
 }
 
-func (d *dirSink) special(n *node) error {
-	dir, err := d.root.Open(path.Dir(n.path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	major, minor := uint32(0), uint32(0)
-	if t := n.typ(); t == ondisk.ModeChr || t == ondisk.ModeBlk {
-		major, minor = device(n.raw)
-	}
-	name := path.Base(n.path)
-	mode := n.raw.Base().Mode.Get()
-	if err := unix.Mknodat(int(dir.Fd()), name, uint32(mode), int(unix.Mkdev(major, minor))); err != nil {
-		return fmt.Errorf("mknod: %w", err)
-	}
-	return errors.Join(d.chown(n), d.root.Chmod(n.path, modeOf(mode)), d.linkTimes(n))
+func stamps(n *node) [2]unix.Timespec {
+	a, m := n.raw.Atime(), n.raw.Mtime()
+	return [2]unix.Timespec{timespec(a), timespec(m)}
 }
 
-func (d *dirSink) chown(n *node) error {
-	if !d.owner {
-		return nil
+func timespec(t ondisk.Time) unix.Timespec {
+	ts, err := unix.TimeToTimespec(goTime(t))
+	if err != nil { // of a machine whose times have 32 bits
+		return unix.Timespec{}
 	}
-	return d.root.Lchown(n.path, int(n.raw.UID()), int(n.raw.GID()))
-}
-
-func stamp(t ondisk.Time) unix.Timespec { return unix.Timespec{Sec: t.Sec, Nsec: int64(t.Nsec)} }
-
-// linkTimes sets the times of a symbolic link or device itself.
-func (d *dirSink) linkTimes(n *node) error {
-	dir, err := d.root.Open(path.Dir(n.path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	ts := []unix.Timespec{stamp(n.raw.Atime()), stamp(n.raw.Mtime())}
-	return unix.UtimesNanoAt(int(dir.Fd()), path.Base(n.path), ts, unix.AT_SYMLINK_NOFOLLOW)
-}
-
-func modeOf(mode uint16) fs.FileMode {
-	m := fs.FileMode(mode & 0o777)
-	if mode&ondisk.ModeSUID != 0 {
-		m |= fs.ModeSetuid
-	}
-	if mode&ondisk.ModeSGID != 0 {
-		m |= fs.ModeSetgid
-	}
-	if mode&ondisk.ModeSVTX != 0 {
-		m |= fs.ModeSticky
-	}
-	return m
+	return ts
 }
 
 // attrs gives an open file the attributes of n: the owner first, since that
 // takes away what comes after.
-func (d *dirSink) attrs(n *node, f *os.File) error {
+func (m *maker) attrs(n *node, fd int) error {
 	var errs []error
-	if d.owner {
-		errs = append(errs, f.Chown(int(n.raw.UID()), int(n.raw.GID())))
+	if m.owner {
+		errs = append(errs, unix.Fchown(fd, int(n.raw.UID()), int(n.raw.GID())))
 	}
-	errs = append(errs, f.Chmod(modeOf(n.raw.Base().Mode.Get())))
-	list, err := xattrs(d.r, n)
+	errs = append(errs, unix.Fchmod(fd, uint32(n.raw.Base().Mode.Get()&0o7777)))
+	list, err := xattrs(m.r, n)
 	errs = append(errs, err)
 	for _, x := range list {
-		if err := unix.Fsetxattr(int(f.Fd()), x.Name, x.Value, 0); err != nil {
+		if err := unix.Fsetxattr(fd, x.Name, x.Value, 0); err != nil {
 			errs = append(errs, fmt.Errorf("attribute %s: %w", x.Name, err))
 		}
 	}
-	at, mt := n.raw.Atime(), n.raw.Mtime()
-	ts := []unix.Timespec{stamp(at), stamp(mt)}
-	errs = append(errs, unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", f.Fd()), ts, 0))
+	ts := stamps(n)
+	// Without a path the call is about the descriptor, which no wrapper offers.
+	if _, _, e := unix.Syscall6(unix.SYS_UTIMENSAT, uintptr(fd), 0, uintptr(unsafe.Pointer(&ts)), 0, 0, 0); e != 0 {
+		errs = append(errs, fmt.Errorf("times: %w", e))
+	}
+	return errors.Join(errs...)
+}
+
+// nameAttrs gives a symbolic link, device, fifo or socket its attributes.
+func (m *maker) nameAttrs(n *node, dir int) error {
+	name := path.Base(n.path)
+	var errs []error
+	if m.owner {
+		errs = append(errs, unix.Fchownat(dir, name, int(n.raw.UID()), int(n.raw.GID()), unix.AT_SYMLINK_NOFOLLOW))
+	}
+	if n.typ() != ondisk.ModeLnk { // it was just made, and is no link
+		errs = append(errs, unix.Fchmodat(dir, name, uint32(n.raw.Base().Mode.Get()&0o7777), 0))
+	}
+	ts := stamps(n)
+	errs = append(errs, unix.UtimesNanoAt(dir, name, ts[:], unix.AT_SYMLINK_NOFOLLOW))
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -211,6 +212,8 @@ func xattrs(r *ext2fs.Raw, n *node) (out []ext2fs.RawXattr, bad error) {
 	slices.SortFunc(out, func(a, b ext2fs.RawXattr) int { return strings.Compare(a.Name, b.Name) })
 	return out, bad
 }
+
+func goTime(t ondisk.Time) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
 
 // device returns the numbers of a device.
 func device(raw ondisk.RawInode) (major, minor uint32) {

@@ -182,6 +182,12 @@ func (s *session) useFS() (*ext2fs.FS, error) {
 	if s.fs != nil {
 		return s.fs, nil
 	}
+	if s.opts.super != 0 {
+		return nil, errors.New("a backup superblock is used: with it single structures can be changed, and no files")
+	}
+	if s.journal != nil {
+		return nil, errors.New("the journal is open: close it by journal_close first")
+	}
 	if s.raw.Super().HasIncompat(ondisk.IncompatRecover) {
 		return nil, errors.New("the journal has changes that are not made yet: run journal_run first, or e2fsck")
 	}
@@ -190,7 +196,7 @@ func (s *session) useFS() (*ext2fs.FS, error) {
 	}
 	fs, err := ext2fs.Open(s.dev, ext2fs.Options{Populating: true, Now: s.now})
 	if err != nil {
-		return nil, err
+		return nil, errors.Join(err, s.openRaw()) // opening may have written
 	}
 	if ro, why := fs.ReadOnly(); ro {
 		_ = fs.Close() // read-only: there is nothing to lose

@@ -122,6 +122,14 @@ func TestEdits(t *testing.T) {
 	}
 	edit("sif <11> checksum calc")
 	read("stat <11>")
+	edit("ssv checksum 5")
+	if status, _, errs := debugfs("-R", "params", img.Path); status != 1 || !strings.Contains(errs, "checksum 0x5") {
+		t.Errorf("a wrong checksum of the superblock: %d: %s", status, errs)
+	}
+	if status, _, errs := debugfs("-w", "-n", "-R", "ssv checksum calc", img.Path); status != 0 {
+		t.Error(errs)
+	}
+	read("params")
 }
 
 // TestBackups has close -a bring backups up to date.

@@ -38,6 +38,7 @@ type Raw struct {
 	cacheMax int
 	bitmaps  map[ondisk.Fsblk][]byte // made for groups that have none on disk
 	touched  bool                    // something was written
+	keepCsum bool                    // the superblock's checksum is wrong on purpose
 }
 
 // RawOptions say how OpenRaw opens.
@@ -288,7 +289,7 @@ func (r *Raw) Close(backups bool) error {
 	if !r.o.Writable || !r.touched && *r.sb == r.disk && !backups {
 		return nil
 	}
-	if r.sb.Wtime == r.disk.Wtime {
+	if r.sb.Wtime == r.disk.Wtime && !r.keepCsum {
 		t := r.Now().Unix()
 		r.sb.Wtime.Set(uint32(t))
 		r.sb.WtimeHi[0] = byte(t >> 32)

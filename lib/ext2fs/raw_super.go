@@ -8,12 +8,15 @@ import (
 )
 
 // WriteSuper brings the superblock to its primary place. Its checksum is set,
-// unless that was what was changed since it was last written.
+// unless that was what was changed: then it is kept until it is changed again.
 func (r *Raw) WriteSuper() error {
 	if err := r.writable(); err != nil {
 		return err
 	}
-	if r.sb.Checksum == r.disk.Checksum {
+	if r.sb.Checksum != r.disk.Checksum {
+		r.keepCsum = r.sb.Checksum.Get() != ondisk.SuperCsum(r.sb)
+	}
+	if !r.keepCsum {
 		sealSuper(r.sb)
 	}
 	if _, err := r.dev.WriteAt(endian.Bytes(r.sb), ondisk.SuperOffset); err != nil {

@@ -64,12 +64,25 @@ type dirSink struct {
 // openDir is a directory out there, and the files that are being made in it.
 type openDir struct {
 	fd      int
+	setgid  bool // files in it do not get the group of the process
+	checked bool
 	pending sync.WaitGroup
 }
 
+// inherits says whether files made in dir get its group.
+func (dir *openDir) inherits() bool {
+	if !dir.checked {
+		var st unix.Stat_t
+		dir.setgid = unix.Fstat(dir.fd, &st) != nil || st.Mode&unix.S_ISGID != 0
+		dir.checked = true
+	}
+	return dir.setgid
+}
+
 type job struct {
-	n   *node
-	dir *openDir
+	n      *node
+	dir    *openDir
+	setgid bool
 }
 
 func (d *dirSink) top() *openDir { return d.stack[len(d.stack)-1] }
@@ -83,9 +96,9 @@ func (d *dirSink) failure() error {
 // work makes the regular files of jobs.
 func (d *dirSink) work(r *ext2fs.Raw, o Options) {
 	defer d.workers.Done()
-	m := &maker{r: r, o: o, owner: d.owner}
+	m := &maker{r: r, o: o, owner: d.owner, uid: unix.Geteuid(), gid: unix.Getegid()}
 	for j := range d.jobs {
-		if err := m.regular(j.n, j.dir.fd); err != nil {
+		if err := m.regular(j.n, j.dir.fd, j.setgid); err != nil {
 			if o.Warn != nil && !errors.Is(err, ErrStopped) {
 				o.Warn(j.n.path, err)
 			} else {
@@ -117,7 +130,7 @@ func (d *dirSink) leave(n *node) error {
 	d.stack = d.stack[:len(d.stack)-1]
 	dir.pending.Wait()
 	m := maker{r: d.r, owner: d.owner}
-	err := m.attrs(n, dir.fd)
+	err := m.attrs(n, dir.fd, false)
 	return errors.Join(err, unix.Close(dir.fd))
 }
 
@@ -133,10 +146,10 @@ func (d *dirSink) file(n *node) error {
 	switch n.typ() {
 	case ondisk.ModeReg:
 		if n.raw.Base().LinksCount.Get() > 1 { // it is there before its other names
-			return m.regular(n, dir.fd)
+			return m.regular(n, dir.fd, true)
 		}
 		dir.pending.Add(1)
-		d.jobs <- job{n, dir}
+		d.jobs <- job{n, dir, dir.inherits()}
 		return nil
 	case ondisk.ModeLnk:
 		target, err := d.r.Readlink(n.ino)
@@ -181,10 +194,15 @@ type maker struct {
 	r     *ext2fs.Raw
 	o     Options
 	owner bool
+	uid   int // of the process
+	gid   int
 	buf   []byte
+
+	window   []byte // of the device, from windowAt on
+	windowAt int64
 }
 
-func (m *maker) regular(n *node, dir int) error {
+func (m *maker) regular(n *node, dir int, setgid bool) error {
 	src, err := m.r.FileOf(n.ino, n.raw)
 	if err != nil {
 		return err
@@ -193,7 +211,9 @@ func (m *maker) regular(n *node, dir int) error {
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	return errors.Join(m.content(fd, src), m.attrs(n, fd), unix.Close(fd))
+	// A file belongs to who makes it.
+	mine := !setgid && int(n.raw.UID()) == m.uid && int(n.raw.GID()) == m.gid
+	return errors.Join(m.content(fd, src), m.attrs(n, fd, mine), unix.Close(fd))
 }
 
 // content copies what is not a hole. What cannot be read stays a hole.
@@ -216,7 +236,7 @@ func (m *maker) content(fd int, src *ext2fs.RawFile) (bad error) {
 			continue
 		}
 		p := m.buf[:min(int64(len(m.buf)), n)]
-		k, err := src.ReadAt(p, off)
+		k, err := m.read(src, p, off)
 		if err != nil && err != io.EOF && bad == nil {
 			bad = fmt.Errorf("at byte %d: %w", off+int64(k), err)
 		}
@@ -236,6 +256,41 @@ func (m *maker) content(fd int, src *ext2fs.RawFile) (bad error) {
 	return bad
 }
 
+// windowSize is how much of the device is read for small files, which mostly lie
+// one after the other.
+const windowSize = 256 << 10
+
+// read reads what is in one run of src, and of small files through the window.
+func (m *maker) read(src *ext2fs.RawFile, p []byte, off int64) (int, error) {
+	if src.Size() > windowSize/4 || src.Inline() {
+		return src.ReadAt(p, off)
+	}
+	run, err := src.Map(off)
+	if err != nil {
+		return 0, err
+	}
+	bs := int64(m.r.BlockSize())
+	at := int64(run.Pblk)*bs + off - int64(run.Lblk)*bs
+	if i := at - m.windowAt; i < 0 || i+int64(len(p)) > int64(len(m.window)) {
+		if m.window == nil {
+			m.window = make([]byte, windowSize)
+		}
+		if int64(run.Pblk)+int64(run.Len) > int64(m.r.Blocks()) {
+			return src.ReadAt(p, off) // which says what is wrong
+		}
+		n := min(windowSize, m.r.Device().Size()-at, int64(m.r.Blocks())*bs-at)
+		m.window, m.windowAt = m.window[:0], at
+		if n < int64(len(p)) {
+			return src.ReadAt(p, off)
+		}
+		if _, err := m.r.Device().ReadAt(m.window[:n], at); err != nil {
+			return src.ReadAt(p, off)
+		}
+		m.window = m.window[:n]
+	}
+	return copy(p, m.window[at-m.windowAt:]), nil
+}
+
 func stamps(n *node) [2]unix.Timespec {
 	a, m := n.raw.Atime(), n.raw.Mtime()
 	return [2]unix.Timespec{timespec(a), timespec(m)}
@@ -250,10 +305,10 @@ func timespec(t ondisk.Time) unix.Timespec {
 }
 
 // attrs gives an open file the attributes of n: the owner first, since that
-// takes away what comes after.
-func (m *maker) attrs(n *node, fd int) error {
+// takes away what comes after. mine says that it has that already.
+func (m *maker) attrs(n *node, fd int, mine bool) error {
 	var errs []error
-	if m.owner {
+	if m.owner && !mine {
 		errs = append(errs, unix.Fchown(fd, int(n.raw.UID()), int(n.raw.GID())))
 	}
 	errs = append(errs, unix.Fchmod(fd, uint32(n.raw.Base().Mode.Get()&0o7777)))

@@ -33,6 +33,7 @@ func script(t *testing.T, stdin, text string, args ...string) (status int, out, 
 
 // TestSession opens, moves around, and closes.
 func TestSession(t *testing.T) {
+	t.Chdir(".") // lcd goes elsewhere
 	src := testfs.Scratch(t)
 	testfs.Run(t, "sh", "-c", `mkdir -p "$1/a/b" && echo one >"$1/a/b/f" && echo two >"$1/f" && ln -s /f "$1/a/abs" && ln -s ../f "$1/a/rel" && ln -s loop "$1/loop"`, "sh", src)
 	img := testfs.Mke2fs(t, testfs.Spec{Name: "tree", Size: 8 << 20, Dir: src})

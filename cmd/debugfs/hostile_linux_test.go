@@ -23,7 +23,7 @@ var hostileRequests = []string{
 	"dirsearch %d nothing", "ea_list %i", "ea_get %i user.name0", "bd %b", "bd -x %b", "bd -f %i 3", "idump %i", "idump -x %i", "cat %i",
 	"pwd", "cd %d", "pwd", "freefrag -c 64", "dump_mmp", "dump_mmp %b", "lq user", "lq project", "gq group 5",
 	"eo %i", "root", "all", "last_leaf", "all --reverse", "goto 100", "info", "ec", "cd /big/../a/b", "stat /a/b/up/x",
-	"rdump / -", "rdump %i -", "du /", "find -n *1 /", "grep x /",
+	"rdump / -", "rdump %i -", "du /", "find -n *1 /", "grep x /", "recover",
 }
 
 // memoryLimit is what reading any image may take, in bytes.

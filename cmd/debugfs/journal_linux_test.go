@@ -129,3 +129,38 @@ func TestDirty(t *testing.T) {
 		t.Error(errs)
 	}
 }
+
+// TestRecover deletes files by the kernel and takes them back from the journal.
+func TestRecover(t *testing.T) {
+	testfs.NeedRoot(t)
+	for _, s := range []testfs.Spec{{Name: "ext4"}, {Name: "ext3", Type: "ext3", BlockSize: 1024}} {
+		img := testfs.Mke2fs(t, s)
+		m := testfs.KernelMount(t, img, "")
+		dir := testfs.Scratch(t)
+		inos := testfs.Run(t, "sh", "-c", `cd "$1" && seq 1 30000 >one && head -c 100000 /dev/urandom >two && cp one two "$2" && sync -f . && stat -c %i one two && sync -f . && rm one two && sync -f .`,
+			"sh", m.Dir, dir)
+		if err := m.Unmount(); err != nil {
+			t.Fatal(err)
+		}
+		list := strings.Fields(inos)
+		_, out, _ := debugfs("-R", "recover", img.Path)
+		if !strings.HasSuffix(out, "2 files found.\n") {
+			t.Errorf("%s: %s", s.Name, out)
+		}
+		for i, name := range []string{"one", "two"} {
+			back := filepath.Join(dir, name+".back")
+			if status, _, errs := debugfs("-R", "recover <"+list[i]+"> "+back, img.Path); status != 0 {
+				t.Errorf("%s: %s: %s", s.Name, name, errs)
+				continue
+			}
+			got, err := os.ReadFile(back)
+			want, err2 := os.ReadFile(filepath.Join(dir, name))
+			if err != nil || err2 != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s: %s: %d bytes of %d, %v", s.Name, name, len(got), len(want), err)
+			}
+		}
+		if status, _, errs := debugfs("-R", "recover <11> "+filepath.Join(dir, "x"), img.Path); status != 1 || !strings.Contains(errs, "no copy") {
+			t.Errorf("%d: %s", status, errs)
+		}
+	}
+}

@@ -16,9 +16,10 @@ BIN_mkfs       := mke2fs
 LINKS_fuse2fs  := mount.fuse2fs fuse.ext4
 LINKS_mke2fs   := mkfs.ext2 mkfs.ext3 mkfs.ext4
 LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
+LINKS_debugfs  += rdebugfs
 
 # The packages that must build on systems other than Linux.
-PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p mkfsconf populate
+PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p mkfsconf populate extract
 PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
 
 CMDS := $(notdir $(patsubst %/main.go,%,$(wildcard cmd/*/main.go)))

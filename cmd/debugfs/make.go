@@ -188,7 +188,7 @@ func copyIn(ip *ext2fs.Inode, src *os.File, st os.FileInfo, stop func() bool) er
 		return copyStream(ip, src, stop)
 	}
 	size := st.Size()
-	buf := make([]byte, copyChunk)
+	buf := make([]byte, min(copyChunk, size))
 	for off := int64(0); off < size; {
 		data, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
 		switch {
@@ -267,7 +267,7 @@ func copyXattrs(ip *ext2fs.Inode, src *os.File) error {
 	if n, err = unix.Flistxattr(fd, list); err != nil {
 		return fmt.Errorf("attributes: %w", err)
 	}
-	value := make([]byte, 1<<16)
+	value := make([]byte, 1<<16) // the largest there is
 	for _, name := range splitZero(list[:n]) {
 		n, err := unix.Fgetxattr(fd, name, value)
 		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP) {

@@ -16,6 +16,10 @@
 //
 // [Format] makes a file system; what it made can be opened.
 //
+// A Raw is the same file system for those who look at damage, repair it or do
+// it: structures unverified, one at a time, past the journal. FS and Raw share
+// the device at different times only.
+//
 // All changes of metadata go through handles of package jbd2, so that an
 // operation is there as a whole or not at all after a crash; a file system
 // without a journal uses the same handles. What POSIX says about an operation

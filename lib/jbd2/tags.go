@@ -81,6 +81,36 @@ func (f *format) revokeBytes() int {
 // revokesPerBlock returns how many records a revoke block holds.
 func (f *format) revokesPerBlock() int { return (f.bsize - 16 - f.tail()) / f.revokeBytes() }
 
+// Layout is how the blocks of a journal are laid out by what its superblock
+// says, for those who look at a journal that nobody has checked.
+type Layout struct{ f format }
+
+// LayoutOf returns the layout of a journal with blocks of blockSize bytes.
+func LayoutOf(sb *Superblock, blockSize int) Layout {
+	if sb.Header.BlockType.Get() == SuperblockV1 {
+		return Layout{format{bsize: blockSize}}
+	}
+	return Layout{formatOf(blockSize, sb.FeatureCompat.Get(), sb.FeatureIncomp.Get(), sb.UUID[:])}
+}
+
+// Tags returns the tags of desc, a descriptor block, up to the last one or the
+// end of the block.
+func (l Layout) Tags(desc []byte) iter.Seq[Tag] { return l.f.tags(desc) }
+
+// Revokes returns the records of a revoke block, up to the count that it has or
+// the end of the block, where room for a checksum does not count.
+func (l Layout) Revokes(blk []byte) iter.Seq[uint64] {
+	f := l.f
+	return func(yield func(uint64) bool) {
+		count := min(endian.View[RevokeHeader](blk).Count.Get(), uint32(len(blk)))
+		for off := 16; off < int(count) && off+f.revokeBytes() <= len(blk); off += f.revokeBytes() {
+			if !yield(f.revoke(blk[off:])) {
+				return
+			}
+		}
+	}
+}
+
 // Tag says what a block of the log is.
 type Tag struct {
 	Block uint64 // home, on the file system's device
@@ -179,17 +209,19 @@ func (f *format) revokes(b []byte, n uint32, yield func(uint64) bool) error {
 		return corrupt("revoke block", n, "%d bytes in use", count)
 	}
 	for off := 16; off+f.revokeBytes() <= int(count); off += f.revokeBytes() {
-		var blk uint64
-		if f.b64 {
-			blk = endian.View[endian.BE64](b[off:]).Get()
-		} else {
-			blk = uint64(endian.View[endian.BE32](b[off:]).Get())
-		}
-		if !yield(blk) {
+		if !yield(f.revoke(b[off:])) {
 			break
 		}
 	}
 	return nil
+}
+
+// revoke returns the record at the start of b.
+func (f *format) revoke(b []byte) uint64 {
+	if f.b64 {
+		return endian.View[endian.BE64](b).Get()
+	}
+	return uint64(endian.View[endian.BE32](b).Get())
 }
 
 // putHeader starts the journal block b.

@@ -42,7 +42,7 @@ var deps = map[string]string{
 	"lib/iomap":            "",
 	"lib/ext2fs/ondisk":    "lib/endian",
 	"lib/ext2fs":           "+lib/jbd2 lib/iomap +lib/ext2fs/ondisk uuid",
-	"lib/e2p":              "lib/ext2fs/ondisk uuid humanize",
+	"lib/e2p":              "lib/endian lib/ext2fs/ondisk lib/jbd2 uuid humanize",
 	"lib/populate":         "+lib/ext2fs compress x/sys",
 	"lib/extract":          "+lib/ext2fs x/sys",
 	"lib/fsck":             "+lib/ext2fs lib/e2p",

@@ -15,6 +15,7 @@ TAGS      ?= urfave_cli_no_docs
 BIN_mkfs       := mke2fs
 LINKS_fuse2fs  := mount.fuse2fs fuse.ext4
 LINKS_mke2fs   := mkfs.ext2 mkfs.ext3 mkfs.ext4
+LINKS_debugfs  := dumpe2fs e2mmpstatus
 LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
 LINKS_debugfs  += rdebugfs
 
@@ -101,6 +102,7 @@ install: all
 	@set -e; for c in packaging/completion/*.bash; do b=$$(basename $$c .bash); \
 	  install -m 644 $$c $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
 	@set -e; for l in $(LINKS_mke2fs); do ln -sf mke2fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$l; done
+	ln -sf dumpe2fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/e2mmpstatus
 
 clean:
 	rm -rf bin

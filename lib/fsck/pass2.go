@@ -1,0 +1,801 @@
+package fsck
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+
+	"github.com/e2kit/e2kit/lib/endian"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+)
+
+// dirScan is a directory block, or a part of an inode that holds entries, while
+// pass 2 goes through it.
+type dirScan struct {
+	ino    ondisk.Ino
+	lblk   uint64
+	b      []byte // the entries
+	base   int    // offset of b as people are told it
+	size   int    // of a block
+	dot    int    // entries seen at the start of the directory, up to 2
+	encd   int    // policy of the directory, 0 if it is not encrypted
+	fold   bool
+	dx     *dxDir
+	names  map[string]ondisk.Ino
+	dup    bool
+	dirty  bool
+	inline bool
+}
+
+// pass2 checks the entries of all directories.
+func (c *checker) pass2() {
+	c.begin(P2Pass)
+	c.sortDirBlocks()
+	var buf, ahead []byte
+	var aheadAt ondisk.Fsblk
+	for i := 0; i < len(c.dblist); i++ { // it may grow
+		d := &c.dblist[i]
+		if i%1024 == 0 {
+			c.poll()
+			c.opts.Asker.Progress(2, uint64(i), uint64(len(c.dblist)))
+		}
+		if !c.inodeDir.test(uint64(d.ino)) {
+			continue
+		}
+		if d.blk == 0 {
+			if r, err := c.inode(d.ino); err == nil && r.Base().Flags.Get()&ondisk.FlagInlineData != 0 {
+				c.inlineDir(d.ino, r)
+				continue
+			}
+			if !c.dirHole(d) {
+				continue
+			}
+		}
+		// Blocks in a row are read together; what is written is read again.
+		if n := ondisk.Fsblk(len(ahead) >> c.blockBits); d.blk < aheadAt || d.blk >= aheadAt+n {
+			k := 1
+			for k < 64 && i+k < len(c.dblist) && c.dblist[i+k].blk == d.blk+ondisk.Fsblk(k) {
+				k++
+			}
+			if k == 1 {
+				ahead = nil
+			} else {
+				ahead, aheadAt = make([]byte, k<<c.blockBits), d.blk
+				if c.readAt(ahead, int64(d.blk)<<c.blockBits) != nil {
+					ahead = nil
+				}
+			}
+		}
+		var err error
+		if n := ondisk.Fsblk(len(ahead) >> c.blockBits); n > 0 && d.blk >= aheadAt && d.blk < aheadAt+n {
+			buf = ahead[(d.blk-aheadAt)<<c.blockBits:][:c.blockSize]
+		} else {
+			buf = make([]byte, c.blockSize)
+			err = c.read(d.blk, buf)
+		}
+		if err != nil {
+			p := at(d.ino)
+			p.Blk, p.Lblk, p.Text = d.blk, int64(d.lblk), err.Error()
+			if !c.fix(P2ReadDirblock, p) {
+				continue
+			}
+			clear(buf)
+		}
+		c.dirBlock(*d, buf)
+	}
+	c.checkIndexes()
+	if c.largeFiles && c.sb.RevLevel.Get() >= ondisk.DynamicRev && !c.sb.HasROCompat(ondisk.ROCompatLargeFile) && c.fix(P2FeatureLargeFiles, at(0)) {
+		c.sb.FeatureROCompat.Set(c.sb.FeatureROCompat.Get() | ondisk.ROCompatLargeFile)
+		c.setSuper()
+	}
+	if c.largeDirs && !c.hasLargeDir && c.fix(P2FeatureLargeDirs, at(0)) {
+		c.sb.FeatureIncompat.Set(c.sb.FeatureIncompat.Get() | ondisk.IncompatLargeDir)
+		c.setSuper()
+	}
+	if c.restart {
+		c.abort(errRestart)
+	}
+}
+
+// dirHole gives a directory a block where it has none.
+func (c *checker) dirHole(d *dirBlock) bool {
+	p := at(d.ino)
+	p.Lblk = int64(d.lblk)
+	if !c.fix(P2DirectoryHole, p) {
+		return false
+	}
+	r, err := c.inode(d.ino)
+	if err != nil {
+		return false
+	}
+	runs, meta, _ := c.runs(r)
+	blk, ok := ondisk.Fsblk(0), false
+	if c.clusterBits > 0 {
+		// The cluster may be there already, for blocks beside it.
+		first := d.lblk &^ (c.clusterRatio - 1)
+		for l := first; l < first+c.clusterRatio && !ok; l++ {
+			if b := lookup(runs, l); b != 0 {
+				blk, ok = b-ondisk.Fsblk(l-first)+ondisk.Fsblk(d.lblk-first), true
+			}
+		}
+	}
+	if !ok {
+		if blk, ok = c.alloc(c.goalOf(d.ino), false); ok && c.clusterBits > 0 {
+			blk += ondisk.Fsblk(d.lblk & (c.clusterRatio - 1))
+		}
+	}
+	if !ok {
+		c.tell(P2AllocDirblock, p)
+		c.invalid = true
+		return false
+	}
+	data := make([]byte, c.blockSize)
+	if d.lblk == 0 {
+		c.newDirBlock(data, d.ino, ondisk.RootIno)
+	} else {
+		ondisk.InitDirBlock(data, c.hasCsum)
+	}
+	if c.hasCsum {
+		ondisk.SealDirBlock(data, ondisk.InodeSeed(c.seed, d.ino, r.Base().Generation.Get()))
+	}
+	c.write(blk, data)
+	if !c.addMapping(d.ino, r, runs, meta, d.lblk, blk) {
+		c.release(blk)
+		c.tell(P2AllocDirblock, p)
+		c.invalid = true
+		return false
+	}
+	d.blk = blk
+	return true
+}
+
+// newDirBlock makes data the first block of a directory.
+func (c *checker) newDirBlock(data []byte, ino, parent ondisk.Ino) {
+	ft := uint8(0)
+	if c.hasFiletype {
+		ft = ondisk.FTDir
+	}
+	n := c.blockSize
+	clear(data)
+	if c.hasCsum {
+		ondisk.InitDirTail(data)
+		n -= ondisk.DirTailSize
+	}
+	ondisk.PutDirent(data, 0, ondisk.DirentMin, c.blockSize, []byte("."), ino, ft)
+	ondisk.PutDirent(data, ondisk.DirentMin, n-ondisk.DirentMin, c.blockSize, []byte(".."), parent, ft)
+}
+
+// addMapping maps block lblk of an inode to blk, in a map made anew.
+func (c *checker) addMapping(ino ondisk.Ino, r ondisk.RawInode, runs []extent, meta []ondisk.Fsblk, lblk uint64, blk ondisk.Fsblk) bool {
+	var out []extent
+	put := func(e extent) {
+		if k := len(out) - 1; k >= 0 && out[k].lblk+out[k].n == e.lblk && out[k].blk+ondisk.Fsblk(out[k].n) == e.blk && out[k].unwritten == e.unwritten {
+			out[k].n += e.n
+		} else {
+			out = append(out, e)
+		}
+	}
+	done := false
+	for _, e := range runs {
+		if !done && e.lblk > lblk {
+			put(extent{lblk, blk, 1, false, false})
+			done = true
+		}
+		put(e)
+	}
+	if !done {
+		put(extent{lblk, blk, 1, false, false})
+	}
+	added, ok := c.storeMap(ino, r, out)
+	if !ok {
+		return false
+	}
+	size := int64(lblk+1) << c.blockBits
+	if size > r.Size(c.hasLargeDir) {
+		r.SetSize(size)
+	}
+	r.SetBlocks(c.countBlocks(r, out, len(added)))
+	c.sync()
+	c.writeInode(ino, r)
+	for _, b := range meta {
+		c.release(b)
+	}
+	return true
+}
+
+// hasTail tells whether a block of entries ends in a place for its checksum.
+func hasTail(b []byte) bool {
+	t := endian.View[ondisk.DirTail](b[len(b)-ondisk.DirTailSize:])
+	return t.Zero1.Get() == 0 && t.Len.Get() == ondisk.DirTailSize && t.Zero2[0] == 0 && t.FileType[0] == ondisk.FTDirCsum
+}
+
+// dirBlock checks a block of a directory.
+func (c *checker) dirBlock(d dirBlock, b []byte) {
+	p := at(d.ino)
+	p.Lblk = int64(d.lblk)
+	s := &dirScan{ino: d.ino, lblk: d.lblk, b: b, size: c.blockSize, dot: 2, dx: c.dx[d.ino]}
+	if d.lblk == 0 {
+		s.dot = 0
+	}
+	c.dirTraits(s)
+	leaf := true
+	kind := c.dxBlock(s, d.blk)
+	if kind != dxLeaf {
+		leaf = false
+	}
+	seed, badCsum := uint32(0), false
+	if c.hasCsum {
+		seed = c.dirSeed(d.ino)
+		err := ondisk.VerifyDirBlock(b, true, seed)
+		badCsum = isCsum(err)
+		if err != nil && !badCsum {
+			badCsum = c.dirCsumBad(b, leaf, seed)
+		}
+	}
+	tail := false
+	if c.hasCsum && leaf {
+		tail = hasTail(b)
+		switch {
+		case tail:
+			s.b = b[:len(b)-ondisk.DirTailSize]
+		case c.rehash[d.ino]:
+			badCsum = false
+		case c.fix(P2LeafMissingTail, p):
+			c.rehash[d.ino] = true
+			badCsum = false
+		}
+	} else if badCsum && !leaf {
+		code := P2HtreeNodeCsum
+		if kind == dxRoot {
+			code = P2HtreeRootCsum
+		}
+		if c.fix(code, p) {
+			c.clearIndex(d.ino)
+			s.dx = nil
+			s.dirty = true
+		}
+	}
+	if s.dx != nil && kind != dxLeaf {
+		c.parseNode(s, kind)
+	}
+	c.entries(s)
+	c.lostDotDot(s)
+	if s.dirty {
+		if c.hasCsum && leaf && !tail {
+			c.rehash[d.ino] = true
+		}
+		if c.hasCsum {
+			ondisk.SealDirBlock(b, seed)
+		}
+		c.write(d.blk, b)
+		c.changed = true
+		return
+	}
+	if leaf && badCsum && tail && c.fix(P2LeafOnlyCsum, p) {
+		c.changed = true
+		ondisk.SealDirBlock(b, seed)
+		c.write(d.blk, b)
+	}
+}
+
+// lostDotDot puts a ".." into the first block of a directory where salvaging has
+// left none.
+func (c *checker) lostDotDot(s *dirScan) {
+	if s.lblk != 0 || s.dot != 1 || len(s.b) < 2*ondisk.DirentMin {
+		return
+	}
+	rec := c.recLen(s, 0)
+	p := at(s.ino)
+	p.Lblk = 0
+	if rec < 2*ondisk.DirentMin || !c.fix(P2MissingDotDot, p) {
+		return
+	}
+	ft := uint8(0)
+	if c.hasFiletype {
+		ft = ondisk.FTDir
+	}
+	c.setRecLen(s, 0, ondisk.DirentMin)
+	ondisk.PutDirent(s.b, ondisk.DirentMin, rec-ondisk.DirentMin, c.blockSize, []byte(".."), ondisk.RootIno, ft)
+	c.countEntry(ondisk.RootIno)
+	s.dirty = true
+}
+
+// isCsum tells whether err is about a checksum.
+func isCsum(err error) bool {
+	e, ok := err.(*ondisk.CorruptError)
+	return ok && e.Csum
+}
+
+// dirCsumBad checks the checksum of a block that is damaged otherwise.
+func (c *checker) dirCsumBad(b []byte, leaf bool, seed uint32) bool {
+	if leaf && hasTail(b) {
+		t := endian.View[ondisk.DirTail](b[len(b)-ondisk.DirTailSize:])
+		return t.Checksum.Get() != ondisk.Crc32c(seed, b[:len(b)-ondisk.DirTailSize])
+	}
+	return !leaf
+}
+
+// dirSeed returns the seed for checksums of a directory's blocks.
+func (c *checker) dirSeed(ino ondisk.Ino) uint32 {
+	if c.lastSeedOf == ino {
+		return c.lastSeed
+	}
+	gen := uint32(0)
+	if r, err := c.inode(ino); err == nil {
+		gen = r.Base().Generation.Get()
+	}
+	c.lastSeedOf, c.lastSeed = ino, ondisk.InodeSeed(c.seed, ino, gen)
+	return c.lastSeed
+}
+
+// dirTraits notes whether the directory of s is encrypted or casefolded.
+func (c *checker) dirTraits(s *dirScan) {
+	s.encd = c.enc.policy[s.ino]
+	if c.hasCasefold && (c.sb.EncodingFlags.Get()&1 != 0 || c.opts.CheckEncoding) && s.encd == 0 {
+		if r, err := c.inode(s.ino); err == nil {
+			s.fold = r.Base().Flags.Get()&ondisk.FlagCasefold != 0
+		}
+	}
+}
+
+// inlineDir checks a directory whose entries lie in its inode.
+func (c *checker) inlineDir(ino ondisk.Ino, r ondisk.RawInode) {
+	b := r.Base()
+	s := &dirScan{ino: ino, inline: true, dot: 2}
+	c.dirTraits(s)
+	parent := ondisk.Ino(endian.View[endian.LE32](b.Block[:]).Get())
+	c.seen.add(uint64(ino), 1)
+	if d := c.dir(ino); d != nil {
+		d.dotdot = parent
+	}
+	p := at(0)
+	p.Dir, p.Name, p.Ino = ino, "..", parent
+	if parent != ondisk.RootIno && parent < c.firstIno || uint32(parent) > c.inodes {
+		if c.fix(P2BadIno, p) {
+			endian.View[endian.LE32](b.Block[:]).Set(0)
+			s.dirty = true
+		}
+	} else {
+		c.seen.add(uint64(parent), 1)
+	}
+	area := func(x []byte, base int) {
+		s.b, s.base, s.size = x, base, len(x)
+		if len(x) >= ondisk.DirentMin {
+			c.entries(s)
+		}
+	}
+	area(b.Block[4:], 4)
+	if a, used, ok := ondisk.InodeXattrs(r); ok && used && a.Check(ondisk.Ino(c.inodes)) == nil {
+		if off, found := a.Find(ondisk.XattrSystemIndex, ondisk.XattrSystemData, false); found {
+			if v := a.Value(off); len(v) > 0 {
+				area(v, len(b.Block))
+				if e := a.Entry(off); s.dirty && e.Hash.Get() != 0 {
+					pad := make([]byte, ondisk.XattrPad(len(v)))
+					copy(pad, v)
+					e.Hash.Set(ondisk.XattrHash(a.Name(off), pad))
+				}
+			}
+		}
+	}
+	if s.dirty {
+		c.writeInode(ino, r)
+	}
+}
+
+// entries goes through the entries of s.
+func (c *checker) entries(s *dirScan) {
+	b := s.b
+	s.names = nil
+	prev := -1
+	for off := 0; off < len(b); {
+		sound := false
+		if len(b)-off >= ondisk.DirentHeaderSize {
+			_, err := c.direntAt(s, off)
+			sound = err == nil
+		}
+		if !sound {
+			p := at(s.ino)
+			p.Lblk, p.Off = int64(s.lblk), int64(off+s.base)
+			if !c.fix(P2DirCorrupted, p) {
+				return
+			}
+			off = c.salvage(s, off, prev)
+			s.dirty = true
+			continue
+		}
+		c.entry(s, off)
+		prev = off
+		off += c.recLen(s, off)
+		s.dot++
+	}
+}
+
+func (c *checker) recLen(s *dirScan, off int) int {
+	return ondisk.RecLen(binary.LittleEndian.Uint16(s.b[off+4:]), max(s.size, c.dirSize(s)))
+}
+
+func (c *checker) dirSize(s *dirScan) int {
+	if s.inline {
+		return 1024
+	}
+	return c.blockSize
+}
+
+// direntAt returns the entry at off if it can be told from the next one.
+func (c *checker) direntAt(s *dirScan, off int) (e ondisk.Direntry, err error) {
+	p := s.b[off:]
+	e.Ino = ondisk.Ino(binary.LittleEndian.Uint32(p))
+	e.Off, e.RecLen, e.FileType = off, c.recLen(s, off), p[7]
+	n := int(p[6])
+	if e.RecLen < ondisk.DirentMin || e.RecLen%4 != 0 || e.RecLen > len(p) || ondisk.DirentSize(n) > e.RecLen {
+		return e, errMap
+	}
+	e.Name = p[ondisk.DirentHeaderSize : ondisk.DirentHeaderSize+n]
+	return e, nil
+}
+
+func (c *checker) setRecLen(s *dirScan, off, n int) {
+	binary.LittleEndian.PutUint16(s.b[off+4:], ondisk.EncodeRecLen(n, max(s.size, c.dirSize(s))))
+}
+
+// salvage makes something of an entry that is none, and returns where to go on.
+func (c *checker) salvage(s *dirScan, off, prev int) int {
+	b := s.b
+	left := len(b) - off
+	rec, n := left, 0
+	if left >= ondisk.DirentHeaderSize {
+		rec, n = c.recLen(s, off), int(b[off+6])
+	}
+	switch {
+	case left >= ondisk.DirentMin && rec == ondisk.DirentHeaderSize:
+		// Nothing but a header: what follows it moves up.
+		copy(b[off:], b[off+ondisk.DirentHeaderSize:])
+		clear(b[len(b)-ondisk.DirentHeaderSize:])
+		return off
+	case rec > left && left > ondisk.DirentHeaderSize && n+ondisk.DirentHeaderSize <= left && left >= ondisk.DirentMin && left%4 == 0 &&
+		n > 0 && binary.LittleEndian.Uint32(b[off:]) <= c.inodes && noZero(b[off+8:off+8+n]) && ondisk.DirentSize(n) <= left:
+		c.setRecLen(s, off, left)
+		return off
+	case prev >= 0 && rec > 0 && rec%4 == 0 && rec <= left:
+		c.setRecLen(s, prev, c.recLen(s, prev)+rec)
+		return off + rec
+	case prev >= 0:
+		c.setRecLen(s, prev, c.recLen(s, prev)+left)
+		return len(b)
+	case left < ondisk.DirentMin:
+		return len(b)
+	}
+	clear(b[off : off+ondisk.DirentHeaderSize])
+	c.setRecLen(s, off, left)
+	return off
+}
+
+func noZero(b []byte) bool {
+	for _, x := range b {
+		if x == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// entry checks the entry at off, which is well formed.
+func (c *checker) entry(s *dirScan, off int) {
+	b := s.b[off:]
+	ino := ondisk.Ino(binary.LittleEndian.Uint32(b))
+	place := func() Problem {
+		p := at(ino)
+		p.Dir, p.Name = s.ino, string(b[8:8+int(b[6])])
+		return p
+	}
+	unlink := func() {
+		binary.LittleEndian.PutUint32(b, 0)
+		s.dirty = true
+	}
+	switch s.dot {
+	case 0:
+		c.checkDot(s, off)
+	case 1:
+		if c.checkDotDot(s, off) {
+			c.countEntry(ondisk.Ino(binary.LittleEndian.Uint32(b)))
+			return
+		}
+	default:
+		if ino == s.ino {
+			if c.fix(P2LinkDot, place()) {
+				unlink()
+				return
+			}
+		}
+	}
+	ino = ondisk.Ino(binary.LittleEndian.Uint32(b))
+	if ino == 0 {
+		return
+	}
+	n := int(b[6])
+	name := b[8 : 8+n]
+	var code Code
+	switch {
+	case ino != ondisk.RootIno && ino < c.firstIno || uint32(ino) > c.inodes:
+		code = P2BadIno
+	case c.inodeBB.test(uint64(ino)):
+		code = P2BBInode
+	case s.dot > 1 && string(name) == ".":
+		code = P2DupDot
+	case s.dot > 1 && string(name) == "..":
+		code = P2DupDotDot
+	case s.dot > 1 && ino == ondisk.RootIno:
+		code = P2LinkRoot
+	case s.dot > 1 && n == 0:
+		code = P2NullName
+	}
+	if code != 0 {
+		if c.fix(code, place()) {
+			unlink()
+			return
+		}
+		if code == P2BadIno {
+			return
+		}
+	}
+	if c.inodeBad.test(uint64(ino)) && c.badInode(s.ino, ino, string(name)) {
+		unlink()
+		return
+	}
+	c.uninitEntry(ino, place)
+	if !c.restart && !c.inodeUsed.test(uint64(ino)) {
+		if c.fix(P2UnusedInode, place()) {
+			unlink()
+			return
+		}
+	}
+	if s.dot > 1 && c.xattrInodeEntry(ino) && c.fix(P2EAInodeRef, place()) {
+		unlink()
+		return
+	}
+	if s.dot > 1 && s.encd != 0 {
+		if code := c.encryptedEntry(s, ino, n); code != 0 && c.fix(code, place()) {
+			unlink()
+			return
+		}
+	}
+	if s.encd == 0 {
+		c.checkName(s, off, name, place)
+	}
+	c.checkFiletype(s, off, ino, place)
+	if s.dx != nil {
+		c.dxName(s, name, off)
+	}
+	if s.dot > 1 && c.inodeDir.test(uint64(ino)) {
+		if d := c.dir(ino); d != nil {
+			if d.parent != 0 {
+				if c.fix(P2LinkDir, place()) {
+					unlink()
+					return
+				}
+			} else {
+				d.parent = s.ino
+			}
+		}
+	}
+	if !s.dup {
+		if s.names == nil {
+			s.names = make(map[string]ondisk.Ino)
+		}
+		if _, twice := s.names[string(name)]; twice {
+			p := place()
+			c.tell(P2ReportDupDirent, p)
+			c.rehash[s.ino] = true
+			s.dup = true
+		} else {
+			s.names[string(name)] = ino
+		}
+	}
+	c.countEntry(ino)
+}
+
+// countEntry counts an entry that stays.
+func (c *checker) countEntry(ino ondisk.Ino) {
+	if uint32(ino) > c.inodes {
+		return
+	}
+	if c.seen.get(uint64(ino)) > 0 && c.inodeReg.test(uint64(ino)) {
+		c.res.Links++
+	}
+	c.seen.add(uint64(ino), 1)
+}
+
+// checkDot checks the first entry of a directory.
+func (c *checker) checkDot(s *dirScan, off int) {
+	b := s.b[off:]
+	ino := ondisk.Ino(binary.LittleEndian.Uint32(b))
+	p := at(s.ino)
+	p.Lblk = 0
+	var code Code
+	switch {
+	case ino == 0:
+		code = P2MissingDot
+	case b[6] != 1 || b[8] != '.':
+		code = P21stNotDot
+	case b[9] != 0:
+		code = P2DotNullTerm
+	}
+	made := false
+	if code != 0 && c.fix(code, p) {
+		binary.LittleEndian.PutUint32(b, uint32(s.ino))
+		b[6], b[7] = 1, 0
+		if c.hasFiletype {
+			b[7] = ondisk.FTDir
+		}
+		copy(b[8:], ".\x00\x00\x00")
+		made, s.dirty = true, true
+		ino = s.ino
+	}
+	if ino != s.ino && (code == 0 || made) {
+		if c.fix(P2BadInodeDot, p) {
+			binary.LittleEndian.PutUint32(b, uint32(s.ino))
+			s.dirty = true
+		}
+	}
+	if rec := c.recLen(s, off); rec > ondisk.DirentMin && rec-ondisk.DirentMin > ondisk.DirentMin {
+		if made || c.fix(P2SplitDot, p) {
+			c.setRecLen(s, off, ondisk.DirentMin)
+			clear(b[ondisk.DirentMin : ondisk.DirentMin+ondisk.DirentHeaderSize])
+			c.setRecLen(s, off+ondisk.DirentMin, rec-ondisk.DirentMin)
+			s.dirty = true
+		}
+	}
+}
+
+// checkDotDot checks the second entry of a directory and returns whether it had
+// to be made: then where it leads to is left to pass 3.
+func (c *checker) checkDotDot(s *dirScan, off int) bool {
+	b := s.b[off:]
+	ino := ondisk.Ino(binary.LittleEndian.Uint32(b))
+	p := at(s.ino)
+	p.Lblk = 0
+	var code Code
+	switch {
+	case ino == 0:
+		code = P2MissingDotDot
+	case b[6] != 2 || b[8] != '.' || b[9] != '.':
+		code = P22ndNotDotDot
+	case b[10] != 0:
+		code = P2DotDotNullTerm
+	}
+	if code != 0 && c.fix(code, p) {
+		binary.LittleEndian.PutUint32(b, uint32(ondisk.RootIno))
+		b[6], b[7] = 2, 0
+		if c.hasFiletype {
+			b[7] = ondisk.FTDir
+		}
+		copy(b[8:], "..\x00\x00")
+		s.dirty = true
+		return true
+	}
+	if d := c.dir(s.ino); d != nil {
+		d.dotdot = ino
+	}
+	return false
+}
+
+// uninitEntry looks whether an entry leads into what a descriptor says was never
+// used; then pass 1 has to look there.
+func (c *checker) uninitEntry(ino ondisk.Ino, place func() Problem) {
+	if !c.hasGDTCsum {
+		return
+	}
+	g := ondisk.Group(uint32(ino-1) / c.inodesPerGroup)
+	d := c.desc(g)
+	i := uint32(ino-1) % c.inodesPerGroup
+	switch {
+	case d.HasFlag(ondisk.BGInodeUninit):
+		p := place()
+		p.Group = int64(g)
+		if c.fix(P2InoInUninit, p) {
+			d.SetFlags(0, ondisk.BGInodeUninit)
+			d.SetItableUnused(0)
+			c.sealDesc(g)
+			c.setSuper()
+			c.restart = true
+		}
+	case i >= c.inodesPerGroup-min(c.inodesPerGroup, d.ItableUnused()):
+		p := place()
+		p.Group = int64(g)
+		if c.fix(P2InoInUnused, p) {
+			d.SetItableUnused(0)
+			c.sealDesc(g)
+			c.setSuper()
+			c.restart = true
+		}
+	}
+}
+
+// xattrInodeEntry tells whether an inode is there to hold an attribute's value.
+func (c *checker) xattrInodeEntry(ino ondisk.Ino) bool { return c.xattrs.inodes[ino] > 0 }
+
+// encryptedEntry checks an entry of an encrypted directory.
+func (c *checker) encryptedEntry(s *dirScan, ino ondisk.Ino, n int) Code {
+	if n < 16 {
+		return P2BadEncryptedName
+	}
+	if s.encd < 0 {
+		return 0
+	}
+	id, ok := c.enc.policy[ino]
+	if !ok {
+		if c.inodeDir.test(uint64(ino)) || c.inodeReg.test(uint64(ino)) {
+			return P2Unencrypted
+		}
+		if r, err := c.inode(ino); err == nil && r.Base().Mode.Get()&ondisk.ModeFmt == ondisk.ModeLnk {
+			return P2Unencrypted
+		}
+		return 0
+	}
+	if id != s.encd && id >= 0 {
+		return P2PolicyMismatch
+	}
+	return 0
+}
+
+// checkName looks for bytes that no name may have.
+func (c *checker) checkName(s *dirScan, _ int, name []byte, place func() Problem) {
+	bad := false
+	for _, x := range name {
+		bad = bad || x == '/' || x == 0
+	}
+	if bad && c.fix(P2BadName, place()) {
+		for i, x := range name {
+			if x == '/' || x == 0 {
+				name[i] = '.'
+			}
+		}
+		s.dirty = true
+	}
+	if s.fold && s.dot > 1 && !utf8.Valid(name) && c.fix(P2BadCasefoldName, place()) {
+		for i := 0; i < len(name); {
+			r, n := utf8.DecodeRune(name[i:])
+			if r == utf8.RuneError && n == 1 {
+				name[i] = '.'
+			}
+			i += n
+		}
+		s.dirty = true
+	}
+}
+
+// checkFiletype checks the type of an entry.
+func (c *checker) checkFiletype(s *dirScan, off int, ino ondisk.Ino, place func() Problem) {
+	b := s.b[off:]
+	have := b[7]
+	if !c.hasFiletype {
+		if have != 0 && c.fix(P2ClearFiletype, place()) {
+			b[7] = 0
+			s.dirty = true
+		}
+		return
+	}
+	want := uint8(0)
+	switch {
+	case c.inodeDir.test(uint64(ino)):
+		want = ondisk.FTDir
+	case c.inodeReg.test(uint64(ino)):
+		want = ondisk.FTReg
+	default:
+		if r, err := c.inode(ino); err == nil {
+			want = ondisk.FileType(r.Base().Mode.Get())
+		}
+	}
+	if have == want {
+		return
+	}
+	code := P2BadFiletype
+	if have == 0 {
+		code = P2SetFiletype
+	}
+	p := place()
+	p.Num, p.Want, p.Vals = uint64(have), uint64(want), true
+	if c.fix(code, p) {
+		b[7] = want
+		s.dirty = true
+	}
+}

@@ -1,0 +1,125 @@
+package fsck_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/blockdev"
+	"github.com/e2kit/e2kit/lib/fsck"
+)
+
+// maxMutatedHeap is the most memory that a check of a damaged image of some MiB may hold.
+const maxMutatedHeap = 256 << 20
+
+// TestMutated repairs damaged images: the check ends, does not panic, and keeps
+// its memory; with ModeNo nothing is written; a second run finds nothing, and
+// neither does the C tool. E2KIT_MUTATIONS says how many there are.
+func TestMutated(t *testing.T) {
+	testfs.NeedRoot(t)
+	n, _ := strconv.Atoi(os.Getenv("E2KIT_MUTATIONS"))
+	if n == 0 {
+		n = 120
+	}
+	bases := testfs.MutationBases(t)
+	dir := testfs.Scratch(t)
+	fixed, refused, unclean, disagree := 0, 0, 0, 0
+	for i := range n {
+		img := bases[i%len(bases)]
+		m, err := testfs.NewMutator(img.Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seed := uint64(i/len(bases)) + 1
+		dev, what := m.Mutate(seed)
+		name := img.Spec.Name + ": " + what
+		// Nothing is written under ModeNo: the device refuses.
+		run := func(mode fsck.Mode, d blockdev.Device) (*fsck.Result, *recorder, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+			defer cancel()
+			rec := &recorder{}
+			res, err := fsck.Check(ctx, d, fsck.Options{Mode: mode, Force: true, Asker: rec})
+			if errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s: does not end", name)
+			}
+			return res, rec, err
+		}
+		if _, _, err := run(fsck.ModeNo, blockdev.ReadOnly(dev)); err != nil && !expected(err) {
+			t.Errorf("%s: read-only: %v", name, err)
+		}
+		res, first, err := run(fsck.ModeYes, dev)
+		var mem runtime.MemStats
+		runtime.ReadMemStats(&mem)
+		if mem.HeapInuse > maxMutatedHeap {
+			t.Errorf("%s: %d MiB of memory", name, mem.HeapInuse>>20)
+		}
+		if err != nil {
+			if !expected(err) {
+				t.Errorf("%s: %v", name, err)
+			}
+			refused++
+			continue
+		}
+		if res.Fixed {
+			fixed++
+		}
+		res2, rec, err := run(fsck.ModeYes, dev)
+		if err != nil || res2.Fixed || res2.Left {
+			unclean++
+			t.Logf("%s: the second run: %v", name, err)
+			for _, p := range rec.log {
+				t.Logf("  %06x %s", uint32(p.Code), p.String())
+			}
+			t.Logf("  the first run:")
+			for k, p := range first.log {
+				if k < 12 {
+					t.Logf("  %06x %s", uint32(p.Code), p.String())
+				}
+			}
+			continue
+		}
+		path := filepath.Join(dir, "image")
+		dump(t, dev, path)
+		if code, out := cFsck(t, "-fn", path); code != 0 {
+			disagree++
+			t.Logf("%s: C e2fsck -fn ends with %d: %.1500s", name, code, out)
+			for k, p := range first.log {
+				if k < 12 {
+					t.Logf("  %06x %s", uint32(p.Code), p.String())
+				}
+			}
+		}
+	}
+	t.Logf("%d images: %d repaired, %d refused; the second run found something in %d, the C tool in %d", n, fixed, refused, unclean, disagree)
+	if most := n * mutatedTolerance / 1000; unclean+disagree > most {
+		t.Errorf("%d images are not clean after a repair, of which %d are known", unclean+disagree, most)
+	}
+}
+
+// mutatedTolerance is how many of a thousand repaired images are known to be
+// left with something that a second run or the C tool finds.
+const mutatedTolerance = 0
+
+// expected tells whether a check may end with err on a damaged image.
+func expected(err error) bool {
+	return errors.Is(err, fsck.ErrAborted) || errors.Is(err, fsck.ErrManual) || errors.Is(err, fsck.ErrUnusable)
+}
+
+func dump(t *testing.T, dev blockdev.Device, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := io.Copy(f, io.NewSectionReader(dev, 0, dev.Size())); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/fsck"
+)
+
+// request is what the command line asks for.
+type request struct {
+	device, name  string
+	offset        int64
+	journal, undo string
+	opts          fsck.Options
+	modes         int // how many of -p, -n and -y were given
+	progress      int
+	hasProgress   bool
+	verbose       bool
+	timing        bool
+	showVersion   bool
+	json          bool
+	problemLog    string
+	fragcheck     bool
+}
+
+func (r *request) preen() bool { return r.opts.Mode == fsck.ModePreen }
+
+// parse reads the command line.
+func parse(c *cli.Context) (*request, error) {
+	r := &request{}
+	for _, f := range c.Found {
+		if err := r.set(f.Opt.Names[0], f.Value); err != nil {
+			return nil, err
+		}
+	}
+	args := c.Operands()
+	if r.showVersion {
+		return r, nil
+	}
+	if len(args) != 1 {
+		return nil, cli.Usagef("one device at a time")
+	}
+	if r.modes > 1 {
+		return nil, cli.Usagef("only one of -p (-a), -n and -y may be given")
+	}
+	if r.opts.Mode == fsck.ModeNo && r.opts.CompressDirs {
+		return nil, cli.Usagef("-D and -n cannot go together")
+	}
+	if r.opts.SbSize != 0 && r.opts.SbBlock == 0 {
+		r.opts.SbBlock = 0
+	}
+	dev, query, ok := strings.Cut(args[0], "?")
+	if ok {
+		if _, err := os.Stat(args[0]); err != nil { // not a file with that in its name
+			v, found := strings.CutPrefix(query, "offset=")
+			n, err := strconv.ParseInt(v, 0, 64)
+			if !found || err != nil || n < 0 {
+				return nil, cli.Usagef("options of the device: %q is not offset=BYTES", query)
+			}
+			args[0], r.offset = dev, n
+		}
+	}
+	r.device = args[0]
+	if r.name == "" {
+		r.name = r.device
+	}
+	return r, nil
+}
+
+// set takes one option.
+func (r *request) set(name, v string) error {
+	mode := func(m fsck.Mode) error {
+		if r.opts.Mode != m {
+			r.modes++
+		}
+		r.opts.Mode = m
+		return nil
+	}
+	num := func(to *uint64) error {
+		n, err := strconv.ParseUint(v, 0, 63)
+		if err != nil {
+			return cli.Usagef("option -%s: %q is not a number", name, v)
+		}
+		*to = n
+		return nil
+	}
+	switch name {
+	case "p", "a":
+		return mode(fsck.ModePreen)
+	case "n":
+		return mode(fsck.ModeNo)
+	case "y":
+		return mode(fsck.ModeYes)
+	case "b":
+		return num(&r.opts.SbBlock)
+	case "B":
+		var n uint64
+		if err := num(&n); err != nil {
+			return err
+		}
+		if n < 1024 || n > 65536 || n&(n-1) != 0 {
+			return cli.Usagef("option -B: %d is no size of a block", n)
+		}
+		r.opts.SbSize = int(n)
+	case "C":
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return cli.Usagef("option -C: %q is not a file descriptor", v)
+		}
+		r.progress, r.hasProgress = n, n >= 0
+	case "c", "l", "L":
+		return cli.Usagef("option -%s is not supported: badblocks(8) and -l of the C e2fsck can do it", name)
+	case "D":
+		r.opts.CompressDirs = true
+	case "E":
+		return r.extended(v)
+	case "f":
+		r.opts.Force = true
+	case "j":
+		r.journal = v
+	case "N":
+		r.name = v
+	case "s", "S":
+		return cli.Usagef("byte swapping is no longer supported")
+	case "t":
+		r.timing = true
+	case "v":
+		r.verbose = true
+	case "V":
+		r.showVersion = true
+	case "z":
+		r.undo = v
+	case "json":
+		r.json = true
+	}
+	return nil
+}
+
+// extended takes the options of -E.
+func (r *request) extended(list string) error {
+	for _, w := range strings.Split(list, ",") {
+		key, v, has := strings.Cut(w, "=")
+		need := func() error {
+			if !has || v == "" {
+				return cli.Usagef("extended option %s needs a value", key)
+			}
+			return nil
+		}
+		o := &r.opts
+		switch key {
+		case "":
+		case "ea_ver":
+			if v != "1" && v != "2" {
+				return cli.Usagef("extended option ea_ver: %q is not 1 or 2", v)
+			}
+		case "journal_only":
+			o.OnlyJournal = true
+		case "fragcheck":
+			r.fragcheck = true
+		case "discard":
+			o.Discard = true
+		case "nodiscard":
+			o.Discard = false
+		case "optimize_extents":
+			o.NoOptimize = false
+		case "no_optimize_extents":
+			o.NoOptimize = true
+		case "inode_count_fullmap", "no_inode_count_fullmap", "clear_all_uninit_bits":
+		case "readahead_kb", "log_filename":
+			if err := need(); err != nil {
+				return err
+			}
+		case "bmap2extent":
+			o.BmapToExtents = true
+		case "fixes_only":
+			o.FixesOnly = true
+		case "check_encoding":
+			o.CheckEncoding = true
+		case "problem_log":
+			if err := need(); err != nil {
+				return err
+			}
+			r.problemLog = v
+		case "unshare_blocks":
+			return cli.Usagef("extended option unshare_blocks is not supported yet")
+		default:
+			return cli.Usagef("unknown extended option %q: there are ea_ver, journal_only, fragcheck, discard, nodiscard, "+
+				"optimize_extents, no_optimize_extents, inode_count_fullmap, readahead_kb, bmap2extent, fixes_only, "+
+				"check_encoding, problem_log", key)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"bufio"
+	"encoding/xml"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/e2kit/e2kit/lib/fsck"
+)
+
+// problemLog is the file of -E problem_log: the codes that were found, as XML.
+type problemLog struct {
+	f *os.File
+	w *bufio.Writer
+}
+
+func openProblemLog(path, device string) (*problemLog, error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return nil, err
+	}
+	l := &problemLog{f, bufio.NewWriter(f)}
+	fmt.Fprintf(l.w, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<problem_log>\n<filesystem dev=\"%s\"/>\n", quote(device))
+	return l, nil
+}
+
+func quote(s string) string {
+	var b strings.Builder
+	_ = xml.EscapeText(&b, []byte(s))
+	return b.String()
+}
+
+func (l *problemLog) header(c fsck.Code) {
+	fmt.Fprintf(l.w, "<header code=\"%#06x\"/>\n", uint32(c))
+}
+
+func (l *problemLog) problem(p *fsck.Problem) {
+	fmt.Fprintf(l.w, "<problem code=\"0x%06x\"", uint32(p.Code))
+	if p.Asked {
+		fmt.Fprintf(l.w, " answer=\"%d\"", map[bool]int{true: 1}[p.Answer])
+	}
+	num := func(name string, v uint64) {
+		if v != 0 {
+			fmt.Fprintf(l.w, " %s=\"%d\"", name, v)
+		}
+	}
+	num("ino", uint64(p.Ino))
+	num("dir", uint64(p.Dir))
+	num("blk", uint64(p.Blk))
+	num("num", p.Num)
+	if p.Group >= 0 {
+		fmt.Fprintf(l.w, " group=\"%d\"", p.Group)
+	}
+	if p.Lblk >= 0 {
+		fmt.Fprintf(l.w, " blkcount=\"%d\"", p.Lblk)
+	}
+	if p.Name != "" {
+		fmt.Fprintf(l.w, " name=\"%s\"", quote(p.Name))
+	}
+	fmt.Fprint(l.w, "/>\n")
+}
+
+func (l *problemLog) close() {
+	fmt.Fprint(l.w, "</problem_log>\n")
+	_ = l.w.Flush()
+	_ = l.f.Close()
+}

@@ -225,7 +225,8 @@ func (img *Image) checkAtEnd(t testing.TB) {
 }
 
 // E2fsck runs C e2fsck -fn on an image, with its external journal unless that
-// is "". Its error has what e2fsck printed.
+// is "". Its error has what e2fsck printed. Where E2KIT_E2FSCK names ours, that
+// runs too, and another verdict is an error.
 func E2fsck(t testing.TB, image, journal string) error {
 	t.Helper()
 	tool := Tool(t, "e2fsck")
@@ -245,6 +246,11 @@ func e2fsck(tool, image, journal string) error {
 	const needsRecovery, orphanPresent = 0x4, 0x10000
 	incompat, roCompat := binary.LittleEndian.Uint32(sb[0x60:]), binary.LittleEndian.Uint32(sb[0x64:])
 	out, err := fsckOutput(tool, image, journal)
+	if ours := os.Getenv("E2KIT_E2FSCK"); ours != "" {
+		if out2, err2 := fsckOutput(ours, image, journal); (err == nil) != (err2 == nil) {
+			return fmt.Errorf("e2fsck -fn of C and ours differ: %v\n%s\n%v\n%s", err, out, err2, out2)
+		}
+	}
 	switch {
 	case err != nil:
 		return fmt.Errorf("e2fsck -fn: %v\n%s", err, out)

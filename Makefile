@@ -20,7 +20,7 @@ LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
 LINKS_debugfs  += rdebugfs
 
 # The packages that must build on systems other than Linux.
-PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p mkfsconf populate extract
+PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p fsck mkfsconf populate extract
 PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
 
 CMDS := $(notdir $(patsubst %/main.go,%,$(wildcard cmd/*/main.go)))
@@ -41,7 +41,7 @@ demo: all
 
 # Ends with "N passed, N failed, N skipped".
 test: all
-	@$(GO) run ./internal/testsum $(TESTFLAGS) $(PKGS)
+	@E2KIT_E2FSCK=$(CURDIR)/bin/e2fsck $(GO) run ./internal/testsum $(TESTFLAGS) $(PKGS)
 
 # The whole tools, case by case; ends with the same line.
 check: all
@@ -103,6 +103,7 @@ install: all
 	  install -m 644 $$c $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$b; done
 	@set -e; for l in $(LINKS_mke2fs); do ln -sf mke2fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$l; done
 	ln -sf dumpe2fs $(DESTDIR)$(PREFIX)/share/bash-completion/completions/e2mmpstatus
+	@set -e; for l in $(LINKS_e2fsck); do ln -sf e2fsck $(DESTDIR)$(PREFIX)/share/bash-completion/completions/$$l; done
 
 clean:
 	rm -rf bin

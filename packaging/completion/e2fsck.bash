@@ -1,0 +1,27 @@
+# bash completion for e2fsck and its other names.
+
+_e2fsck() {
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]} words= head=
+	COMPREPLY=()
+	case $prev in
+	-B) words="1024 2048 4096 8192 16384 32768 65536" ;;
+	-b) words="8193 32768" ;;
+	-C) words="0" ;;
+	-E) words="ea_ver= journal_only fragcheck discard nodiscard optimize_extents no_optimize_extents inode_count_fullmap
+		no_inode_count_fullmap readahead_kb= bmap2extent fixes_only check_encoding problem_log=" ;;
+	-j|-z) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+	esac
+	if [ -n "$words" ]; then
+		# The last item of a list.
+		if [[ $cur == *,* ]]; then head=${cur%,*},; cur=${cur##*,}; fi
+		COMPREPLY=($(compgen -P "$head" -W "$words" -- "$cur"))
+		[[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+	elif [[ $cur == --* ]]; then
+		COMPREPLY=($(compgen -W "--help --json" -- "$cur"))
+	elif [[ $cur == -* ]]; then
+		COMPREPLY=($(compgen -W "-a -b -B -C -D -E -f -F -j -n -p -t -v -V -y -z --json" -- "$cur"))
+	else
+		COMPREPLY=($(compgen -f -- "$cur"))
+	fi
+}
+complete -o filenames -F _e2fsck e2fsck fsck.ext2 fsck.ext3 fsck.ext4

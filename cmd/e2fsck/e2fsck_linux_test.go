@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -164,5 +165,39 @@ func TestProblemLog(t *testing.T) {
 	e2fsck("", "-fn", "-E", "problem_log="+ours, path)
 	if a, b := fmt.Sprint(codes(c)), fmt.Sprint(codes(ours)); a != b || a == "[]" {
 		t.Errorf("the C tool logs %s, ours %s", a, b)
+	}
+}
+
+// TestDiscard has free blocks become holes, of what is consistent in the end,
+// and nothing else.
+func TestDiscard(t *testing.T) {
+	src := filepath.Join(testfs.Scratch(t), "data")
+	data := bytes.Repeat([]byte("some data that is kept "), 60000)
+	if err := os.WriteFile(src, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	path := image(t, "write "+src+" kept", "write "+src+" removed", "rm removed")
+	blocks := func() int64 {
+		st, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return st.Sys().(*syscall.Stat_t).Blocks * 512
+	}
+	before := blocks()
+	if status, out := e2fsck("", "-fn", "-E", "discard", path); status != 0 || blocks() != before {
+		t.Fatalf("-n: status %d, %d bytes of %d: %s", status, blocks(), before, out)
+	}
+	if status, out := e2fsck("", "-fy", "-E", "discard", path); status != 0 {
+		t.Fatalf("status %d: %s", status, out)
+	}
+	if now := blocks(); now > before-int64(len(data))+64<<10 {
+		t.Errorf("%d bytes of %d are left", now, before)
+	}
+	testfs.Run(t, "e2fsck", "-fn", path)
+	got := src + ".got"
+	testfs.Run(t, "debugfs", "-R", "dump kept "+got, path)
+	if !bytes.Equal(read(t, got), data) {
+		t.Error("the file has other content")
 	}
 }

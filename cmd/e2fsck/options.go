@@ -23,7 +23,6 @@ type request struct {
 	showVersion   bool
 	json          bool
 	problemLog    string
-	fragcheck     bool
 }
 
 func (r *request) preen() bool { return r.opts.Mode == fsck.ModePreen }
@@ -48,9 +47,6 @@ func parse(c *cli.Context) (*request, error) {
 	}
 	if r.opts.Mode == fsck.ModeNo && r.opts.CompressDirs {
 		return nil, cli.Usagef("-D and -n cannot go together")
-	}
-	if r.opts.SbSize != 0 && r.opts.SbBlock == 0 {
-		r.opts.SbBlock = 0
 	}
 	dev, query, ok := strings.Cut(args[0], "?")
 	if ok {
@@ -158,8 +154,6 @@ func (r *request) extended(list string) error {
 			}
 		case "journal_only":
 			o.OnlyJournal = true
-		case "fragcheck":
-			r.fragcheck = true
 		case "discard":
 			o.Discard = true
 		case "nodiscard":
@@ -169,7 +163,7 @@ func (r *request) extended(list string) error {
 		case "no_optimize_extents":
 			o.NoOptimize = true
 		case "inode_count_fullmap", "no_inode_count_fullmap", "clear_all_uninit_bits":
-		case "readahead_kb", "log_filename":
+		case "readahead_kb": // there is read-ahead as far as it helps
 			if err := need(); err != nil {
 				return err
 			}
@@ -184,10 +178,10 @@ func (r *request) extended(list string) error {
 				return err
 			}
 			r.problemLog = v
-		case "unshare_blocks":
-			return cli.Usagef("extended option unshare_blocks is not supported yet")
+		case "unshare_blocks", "fragcheck", "log_filename":
+			return cli.Usagef("extended option %s is not supported", key)
 		default:
-			return cli.Usagef("unknown extended option %q: there are ea_ver, journal_only, fragcheck, discard, nodiscard, "+
+			return cli.Usagef("unknown extended option %q: there are ea_ver, journal_only, discard, nodiscard, "+
 				"optimize_extents, no_optimize_extents, inode_count_fullmap, readahead_kb, bmap2extent, fixes_only, "+
 				"check_encoding, problem_log", key)
 		}

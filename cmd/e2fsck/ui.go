@@ -243,7 +243,7 @@ func (u *ui) end(res *fsck.Result, err error, took time.Duration) int {
 	if err != nil {
 		switch {
 		case errors.Is(err, fsck.ErrManual):
-			fmt.Fprintf(u.out, "\n%s: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n\t(i.e., without -a or -p options)\n", name)
+			fmt.Fprintf(u.out, "\n%s: UNEXPECTED INCONSISTENCY; RUN fsck MANUALLY.\n\t(-y answers yes to all questions, without -a and -p they are asked)\n", name)
 		case res.SuperError != nil:
 			fmt.Fprintf(u.out, "%s: %s\nIf this is an ext2, ext3 or ext4 file system, try another copy of the superblock:\n    e2fsck -b 8193 <device>\n or\n    e2fsck -b 32768 <device>\n",
 				name, cli.Clean(err.Error()))

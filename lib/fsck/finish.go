@@ -83,6 +83,7 @@ func (c *checker) afterPasses() {
 	if err := c.saveState(); err != nil {
 		c.abort(err)
 	}
+	c.discardFree()
 }
 
 // summary fills in what the last line tells.

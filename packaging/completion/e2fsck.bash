@@ -7,7 +7,7 @@ _e2fsck() {
 	-B) words="1024 2048 4096 8192 16384 32768 65536" ;;
 	-b) words="8193 32768" ;;
 	-C) words="0" ;;
-	-E) words="ea_ver= journal_only fragcheck discard nodiscard optimize_extents no_optimize_extents inode_count_fullmap
+	-E) words="ea_ver= journal_only discard nodiscard optimize_extents no_optimize_extents inode_count_fullmap
 		no_inode_count_fullmap readahead_kb= bmap2extent fixes_only check_encoding problem_log=" ;;
 	-j|-z) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	esac

@@ -58,6 +58,15 @@ func (c *checker) clusterBlock(k uint64) ondisk.Fsblk {
 	return c.firstData + ondisk.Fsblk(k<<c.clusterBits)
 }
 
+// reserved returns how many inodes at the start of group 0 are always in use: the
+// reserved ones, of which small groups have no room for all.
+func (c *checker) reserved(g ondisk.Group) uint32 {
+	if g != 0 {
+		return 0
+	}
+	return min(uint32(c.firstIno)-1, c.inodesPerGroup)
+}
+
 // claim notes that something uses block b.
 func (c *checker) claim(b ondisk.Fsblk) { c.claimRange(b, 1) }
 

@@ -163,7 +163,7 @@ func (c *checker) claimTables() {
 			}
 			n := c.inodesPerGroup
 			if c.hasGDTCsum {
-				if g == 0 && (d.HasFlag(ondisk.BGInodeUninit) || d.ItableUnused()+uint32(c.firstIno) > n+1) {
+				if g == 0 && (d.HasFlag(ondisk.BGInodeUninit) || d.ItableUnused()+c.reserved(g) > n) {
 					// The root is here, whatever the descriptor says.
 				} else if d.HasFlag(ondisk.BGInodeUninit) {
 					n = 0

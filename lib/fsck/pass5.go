@@ -92,10 +92,8 @@ func (c *checker) inodeDiff(g ondisk.Group, have, want []byte) bitmapDiff {
 	bytes := (d.n + 7) / 8
 	d.have, d.want = have[:bytes], want[:bytes]
 	c.inodeUsed.fill(d.want, d.first, d.n)
-	if g == 0 {
-		for i := uint64(1); i < uint64(c.firstIno); i++ {
-			d.want[(i-1)/8] |= 1 << ((i - 1) % 8)
-		}
+	for i := d.first; i < min(uint64(c.firstIno), d.first+d.n); i++ { // reserved: small groups share them
+		d.want[(i-d.first)/8] |= 1 << ((i - d.first) % 8)
 	}
 	if c.hasGDTCsum && dsc.HasFlag(ondisk.BGInodeUninit) || c.badIB[g] || !c.valid(dsc.InodeBitmap(), 1) || c.read(dsc.InodeBitmap(), have) != nil {
 		clear(d.have)
@@ -331,11 +329,9 @@ func (c *checker) inodeBitmaps(gs []groupBits) {
 		}
 		dsc := c.desc(g)
 		used := c.inodeUsed.countRange(first, n)
-		if g == 0 {
-			for i := uint64(1); i < uint64(c.firstIno); i++ {
-				if !c.inodeUsed.test(i) {
-					used++
-				}
+		for i := first; i < min(uint64(c.firstIno), first+n); i++ {
+			if !c.inodeUsed.test(i) {
+				used++
 			}
 		}
 		dirs := c.inodeDir.countRange(first, n)

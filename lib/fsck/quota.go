@@ -78,14 +78,42 @@ func (c *checker) usages() (used [3]map[uint32]usage) {
 		if c.hasHugeFile && r.Base().Flags.Get()&ondisk.FlagHugeFile != 0 {
 			space = r.Blocks(true) << c.blockBits
 		}
+		inodes := 1 + c.valueInodes(r)
 		for t, id := range [3]uint32{r.UID(), r.GID(), r.Projid()} {
 			u := used[t][id]
-			u.inodes++
+			u.inodes += inodes
 			u.space += space
 			used[t][id] = u
 		}
 	}
 	return used
+}
+
+// valueInodes counts the attributes of an inode whose values are in inodes of their
+// own. Its owner pays for each, whoever else has it too.
+func (c *checker) valueInodes(r ondisk.RawInode) (n uint64) {
+	if !c.sb.HasIncompat(ondisk.IncompatEAInode) {
+		return 0
+	}
+	count := func(a ondisk.XattrArea) {
+		if a.Check(ondisk.Ino(c.inodes)) != nil {
+			return
+		}
+		for off := a.First(); !a.Last(off); off = a.Next(off) {
+			if a.Entry(off).ValueInum.Get() != 0 {
+				n++
+			}
+		}
+	}
+	if a, used, ok := ondisk.InodeXattrs(r); ok && used {
+		count(a)
+	}
+	if blk := r.FileACL(); blk != 0 && c.valid(blk, 1) {
+		if b, err := c.block(blk); err == nil {
+			count(ondisk.XattrBlock(b))
+		}
+	}
+	return n
 }
 
 // quotaRead returns the entries of a quota file by id, as they lie there, and

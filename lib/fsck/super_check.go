@@ -261,7 +261,7 @@ func (c *checker) checkDesc(g ondisk.Group, d ondisk.Desc) {
 		}
 		c.opts.Force = true
 	}
-	if g == 0 && c.hasGDTCsum && (d.HasFlag(ondisk.BGInodeUninit) || d.ItableUnused()+uint32(c.firstIno) > c.inodesPerGroup+1) {
+	if g == 0 && c.hasGDTCsum && (d.HasFlag(ondisk.BGInodeUninit) || d.ItableUnused()+c.reserved(g) > c.inodesPerGroup) {
 		// The root is here, whatever the descriptor says.
 		q := p
 		q.Num = uint64(d.ItableUnused())

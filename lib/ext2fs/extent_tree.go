@@ -64,7 +64,9 @@ func (p *extPath) prepare(h *jbd2.Handle, f *extFresh, grow int) error {
 		return nil
 	}
 	goal := ip.fs.goalFor(ip, 0)
-	if p.depth > 0 {
+	if ip.fm.nodesAt != 0 {
+		goal = ip.fm.nodesAt
+	} else if p.depth > 0 {
 		goal = ondisk.Fsblk(p.leaf().buf.Block())
 	} else if e := p.n[0].leaf(); len(e) > 0 {
 		goal = e[0].Start()

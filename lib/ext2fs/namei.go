@@ -16,6 +16,7 @@ type Cred struct {
 	UID, GID uint32
 	Umask    uint16 // applied where the directory has no default ACL
 	Verbatim bool   // the mode is final: the caller sees to umask and ACLs
+	Near     bool   // directories too go to the group of their directory, or one that follows it
 }
 
 // mayUseReserved tells whether cred may take the blocks that are reserved for
@@ -258,7 +259,11 @@ func (fs *FS) newEntry(dp *Inode, name string, mode uint16, cred Cred, init func
 // inherited ACL, lets init fill it, and stores it. If that fails it ends the
 // handle, and nothing of the inode remains.
 func (fs *FS) makeInode(h *jbd2.Handle, dp *Inode, mode uint16, cred Cred, init func(*jbd2.Handle, *Inode) error) (*Inode, error) {
-	ip, err := fs.ialloc(h, dp, mode)
+	var goal []ondisk.Group
+	if cred.Near {
+		goal = []ondisk.Group{ondisk.Group(uint32(dp.ino-1) / fs.inodesPerGroup)}
+	}
+	ip, err := fs.ialloc(h, dp, mode, goal...)
 	if err != nil {
 		h.Stop()
 		return nil, err

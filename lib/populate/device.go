@@ -1,7 +1,9 @@
 package populate
 
 import (
+	"fmt"
 	"sync"
+	"syscall"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -37,6 +39,17 @@ const (
 // one go: dev has no superblock until the latter is done. The caller does not use
 // dev meanwhile, and closes it.
 func Hold(dev blockdev.Device) (blockdev.Device, error) { return hold(dev) }
+
+// Commit ends what Hold has begun where there is nothing to Write: everything
+// becomes durable, the superblock last. dev is what Hold has returned, else Commit
+// fails with EINVAL.
+func Commit(dev blockdev.Device) error {
+	h, ok := dev.(*heldDevice)
+	if !ok {
+		return fmt.Errorf("commit of a device that is not held: %w", syscall.EINVAL)
+	}
+	return h.commit()
+}
 
 // hold takes the superblock off dev, for good: after a crash it must not come
 // back over what is half written.

@@ -1,14 +1,18 @@
 package populate
 
 import (
+	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
 // logDevice notes what is done to it.
@@ -52,11 +56,14 @@ func TestHoldOrder(t *testing.T) {
 	if _, err := h.WriteAt([]byte("data"), 8192); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.commit(); err != nil {
+	if err := Commit(h); err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Equal(d.ops, []string{"write", "sync", "write", "sync"}) {
 		t.Errorf("putting it back: %v", d.ops)
+	}
+	if err := Commit(d); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a device that is not held: %v", err)
 	}
 	if _, err := d.Mem.ReadAt(b, heldFrom); err != nil || string(b) != "superblock" {
 		t.Errorf("in the end: %q, %v", b, err)
@@ -129,4 +136,66 @@ func TestHold(t *testing.T) {
 	if err := testfs.E2fsck(t, img, ""); err != nil {
 		t.Error(err)
 	}
+}
+
+// What Prepare makes is there beside the source; if it fails there is no file
+// system.
+func TestPrepare(t *testing.T) {
+	path := filepath.Join(testfs.Scratch(t), "image")
+	if err := os.WriteFile(path, make([]byte, 4<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	testfs.Adopt(t, path)
+	dev, err := blockdev.Open(path, blockdev.Options{Direct: blockdev.DirectOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	for _, fail := range []error{syscall.EIO, nil} {
+		o := ext2fs.DefaultFormat()
+		o.Compat &^= ondisk.CompatHasJournal
+		if _, err := ext2fs.Format(dev, o); err != nil {
+			t.Fatal(err)
+		}
+		tree, err := Load(t.Context(), Dir(t.TempDir()), Options{Prepare: func(fs *ext2fs.FS) error {
+			root, err := fs.Iget(ondisk.RootIno)
+			if err != nil {
+				return err
+			}
+			defer root.Put()
+			ip, err := fs.Create(root, "prepared", 0o600, 0, ext2fs.Cred{})
+			if err != nil {
+				return err
+			}
+			ip.Put()
+			return fail
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tree.Write(t.Context(), dev)
+		if !errors.Is(err, fail) {
+			t.Errorf("Write: %v, Prepare fails with %v", err, fail)
+		}
+		tree.Close()
+		sb := make([]byte, ondisk.SuperSize)
+		if _, err := dev.ReadAt(sb, ondisk.SuperOffset); err != nil || bytes.Equal(sb, make([]byte, len(sb))) != (fail != nil) {
+			t.Errorf("Prepare fails with %v: superblock, %v", fail, err)
+		}
+	}
+	fs, err := ext2fs.Open(dev, ext2fs.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Put()
+	ip, err := fs.Lookup(root, "prepared")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip.Put()
 }

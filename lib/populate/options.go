@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -93,6 +94,11 @@ type Options struct {
 	// Time, in seconds, is when the file system is said to have been written; 0
 	// for when it was made, by its superblock.
 	Time int64
+
+	// Prepare, if not nil, is called by Write with the file system before anything
+	// is put into it, to make what does not come from the source. If it fails, so
+	// does Write. Sizes that Fit finds do not count what it makes.
+	Prepare func(*ext2fs.FS) error
 
 	Workers    int    // that read; 0: by the machine
 	TempDir    string // where compressed archives and those from a pipe are unpacked

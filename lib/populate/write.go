@@ -132,6 +132,13 @@ func (w *writer) run(h *heldDevice) (began bool, err error) {
 		_ = w.fs.Close()
 		return false, fmt.Errorf("the file system cannot be written: %s: %w", why, syscall.EROFS)
 	}
+	if t.opt.Prepare != nil && !w.dry {
+		if err := t.opt.Prepare(w.fs); err != nil {
+			_ = w.fs.Shutdown(ext2fs.ShutdownNoLogFlush)
+			_ = w.fs.Close()
+			return true, err
+		}
+	}
 	w.block = w.fs.BlockSize()
 	w.before = w.fs.FreeSpace()
 	w.done.All = int64(t.entries)

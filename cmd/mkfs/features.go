@@ -119,8 +119,9 @@ func (m *maker) checkRequest() error {
 		return fail("desc_size needs the 64bit feature")
 	case o.CreatorOS == ondisk.OSHurd && o.InodeSize != ondisk.GoodOldInodeSz:
 		return fail("the Hurd supports inodes of 128 bytes only: add -I 128")
-	case m.types.Bool("make_hugefiles", false):
-		return fail("make_hugefiles is not supported: take the relation out of the configuration")
+	}
+	if err := m.resolveHugeFiles(); err != nil {
+		return err
 	}
 	if csum && !m.quiet {
 		if o.Incompat&ondisk.IncompatExtents == 0 {

@@ -25,10 +25,15 @@ func (m *maker) fill(dev blockdev.Device) error {
 		return nil
 	}
 	p := m.fillProgress
-	p.line(fillTitle)
-	p.since = time.Now()
+	if m.huge == nil { // else once those are made
+		p.begin()
+	}
 	done, err := m.tree.Write(m.ctx, dev)
 	if err != nil {
+		var huge *hugeFilesError
+		if errors.As(err, &huge) {
+			return fail("%s: no file system made: %w", m.device, huge)
+		}
 		p.end("")
 		var e *populate.IncompleteError
 		if errors.As(err, &e) {
@@ -82,6 +87,12 @@ func (p *fillProgress) line(title string) {
 	if !p.quiet {
 		fmt.Fprint(p.w, title)
 	}
+}
+
+// begin begins the line of what is filled.
+func (p *fillProgress) begin() {
+	p.line(fillTitle)
+	p.since = time.Now()
 }
 
 // step is told a few times a second.

@@ -36,6 +36,7 @@ type maker struct {
 	journalDev string // path of an external journal
 
 	ctx          context.Context // ends when a signal asks to stop
+	huge         *hugeFiles      // files to make in it, or nil
 	tree         *populate.Tree  // what to fill it with, or nil
 	fillProgress *fillProgress
 }
@@ -148,7 +149,7 @@ func (m *maker) format() error {
 	m.opts.SyncEvery = syncEvery(m)
 	p := newProgress(m)
 	m.opts.Progress = p.step
-	if m.tree != nil {
+	if m.tree != nil || m.huge != nil {
 		to, err = populate.Hold(to) // until it is filled there is no superblock
 	}
 	var r *ext2fs.FormatResult
@@ -158,6 +159,12 @@ func (m *maker) format() error {
 	p.end(err == nil)
 	var filling error
 	if err == nil {
+		if m.huge != nil && r.Zeroed {
+			m.huge.discarded()
+		}
+		filling = m.fillHugeFiles(to)
+	}
+	if err == nil && filling == nil {
 		filling = m.fill(to)
 	}
 	if undo != nil {

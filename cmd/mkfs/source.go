@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/populate"
 )
 
@@ -44,6 +45,16 @@ func (m *maker) loadSource() error {
 	}
 	p := m.newFillProgress()
 	o.Progress = p.step
+	o.Prepare = func(fs *ext2fs.FS) error {
+		if m.huge == nil {
+			return nil
+		}
+		if err := m.makeHugeFiles(fs); err != nil {
+			return err
+		}
+		p.begin()
+		return nil
+	}
 	tree, err := populate.Load(m.ctx, src, o)
 	if err != nil {
 		if errors.Is(err, syscall.ENOSPC) {

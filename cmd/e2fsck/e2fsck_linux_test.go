@@ -201,3 +201,19 @@ func TestDiscard(t *testing.T) {
 		t.Error("the file has other content")
 	}
 }
+
+// TestSmallGroups checks groups that the reserved inodes do not fit in.
+func TestSmallGroups(t *testing.T) {
+	path := filepath.Join(testfs.Scratch(t), "image")
+	testfs.Run(t, "mke2fs", "-q", "-F", "-t", "ext4", "-b", "1024", "-N", "5", path, "64M")
+	if status, out := e2fsck("", "-fn", path); status != 0 {
+		t.Fatalf("status %d: %s", status, out)
+	}
+	for _, set := range []string{"flags 5", "checksum calc"} { // no bitmap, no inode in use
+		testfs.Run(t, "debugfs", "-w", "-R", "set_bg 0 "+set, path)
+	}
+	if status, out := e2fsck("", "-fy", path); status > 1 || !strings.Contains(out, "Group 0:") {
+		t.Fatalf("status %d: %s", status, out)
+	}
+	testfs.Run(t, "e2fsck", "-fn", path)
+}

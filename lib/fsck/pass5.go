@@ -287,8 +287,8 @@ func (c *checker) inodeBitmaps(gs []groupBits) {
 		dsc := c.desc(g)
 		d := c.inodeDiff(g, have, want)
 		if g == 0 && c.hasGDTCsum && dsc.HasFlag(ondisk.BGInodeUninit) {
-			for i := uint64(1); i < uint64(c.firstIno); i++ {
-				d.have[(i-1)/8] |= 1 << ((i - 1) % 8)
+			for i := range uint64(c.reserved(g)) {
+				d.have[i/8] |= 1 << (i % 8)
 			}
 		}
 		if bytes.Equal(d.have, d.want) {

@@ -101,7 +101,7 @@ func (p *Problem) String() string {
 	if p.Off >= 0 {
 		w = append(w, fmt.Sprintf("offset %d", p.Off))
 	}
-	s := p.Code.Meaning()
+	s := strings.TrimPrefix(p.Code.Meaning(), "collecting question for ")
 	if len(w) > 0 {
 		s = strings.Join(w, ", ") + ": " + s
 	} else {

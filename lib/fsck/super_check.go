@@ -76,11 +76,14 @@ func (c *checker) checkFeatures() {
 		}
 	}
 	if s.RevLevel.Get() < ondisk.DynamicRev && s.FeatureCompat.Get()|s.FeatureIncompat.Get()|s.FeatureROCompat.Get() != 0 {
-		if c.fix(P0FSRevLevel, at(0)) {
+		// The kernel, too, goes by the flags whatever the revision is.
+		if !c.canWrite() || c.fix(P0FSRevLevel, at(0)) {
 			s.RevLevel.Set(ondisk.DynamicRev)
 			s.FirstIno.Set(uint32(ondisk.GoodOldFirst))
 			s.InodeSize.Set(ondisk.GoodOldInodeSz)
-			c.setSuper()
+			if c.canWrite() {
+				c.setSuper()
+			}
 			c.features()
 		}
 	}

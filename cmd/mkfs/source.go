@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,11 +19,19 @@ import (
 	"github.com/e2kit/e2kit/lib/populate"
 )
 
+// memoryLimit is from which size on memory is collected more often, which takes
+// longer: without it half of what is in use with many files is waste. A tree of
+// 600,000 files stays below 256 MiB.
+const memoryLimit = 228 << 20
+
 // loadSource reads what the file system is to be filled with, before anything
 // is written.
 func (m *maker) loadSource() error {
 	if !m.fills() {
 		return nil
+	}
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 { // GOMEMLIMIT is not set
+		debug.SetMemoryLimit(memoryLimit)
 	}
 	src, err := m.findSource()
 	if err != nil {

@@ -130,6 +130,11 @@ var fuzzOps = []fuzzOp{
 			}
 		}
 		h, errno := z.k.Open(in, flags)
+		if errno == syscall.ESTALE { // evicted since it was closed: a path is then walked again
+			if in, errno = z.k.Lookup(s.dir, s.name); errno == 0 {
+				h, errno = z.k.Open(in, flags)
+			}
+		}
 		if errno != 0 {
 			return "open", errno
 		}

@@ -216,10 +216,11 @@ func (in *Inode) sendIOEnd(e *ioend) syscall.Errno {
 		return errno
 	}
 	// What is freed meanwhile may be freed after it was converted.
-	in.completed(e.pos, end, calm && gen == in.freeGen.Load() && in.freeing.Load() == 0)
+	calm = calm && gen == in.freeGen.Load() && in.freeing.Load() == 0
+	in.completed(e.pos, end, calm)
 	for i := range e.maps {
 		m := &e.maps[i]
-		if lo, hi := max(e.pos, int64(m.Offset)), min(end, int64(m.End())); lo < hi && in.freeing.Load() == 0 {
+		if lo, hi := max(e.pos, int64(m.Offset)), min(end, int64(m.End())); lo < hi && calm {
 			mapped := *m
 			mapped.Type = TypeMapped
 			hi = roundUp(hi, k.bs)

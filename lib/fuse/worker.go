@@ -4,6 +4,7 @@ package fuse
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -33,6 +34,7 @@ func (c *Conn) addWorker(extra bool) {
 
 // work is the life of a worker.
 func (c *Conn) work(w *worker) {
+	runtime.LockOSThread() // not unlocked: the thread ends with the worker
 	defer c.wg.Done()
 	r := c.newRequest()
 	defer func() {
@@ -47,14 +49,12 @@ func (c *Conn) work(w *worker) {
 	}
 	var place placer
 	place.init()
-	var clock pacer
-	clock.init()
 	c.active.Add(1)
 	defer c.active.Add(-1)
 	streak := 0 // receipts in a row without a wait, or if negative with one
 	clean := 0  // requests since the last FORGET
 	bulk := 0   // large requests in a row
-	var got time.Duration
+	got := time.Now()
 	for {
 		if (streak <= -calm || c.lone.is()) && c.idle.Load() > 0 {
 			place.leave()
@@ -63,18 +63,11 @@ func (c *Conn) work(w *worker) {
 			}
 			streak = 0
 		}
-		lone := c.lone.is() && c.active.Load() == 1
-		measured := clock.measures(lone, streak < 0)
-		var before, now time.Duration
-		if measured > 0 {
-			before = clock.now()
-			clock.yield(before)
-		}
 		c.idle.Add(1)
+		before := time.Now()
 		n, errno := w.ch.recv(r)
-		if measured > 0 || place.wants() {
-			now = clock.now()
-		}
+		now := time.Now()
+		waited := now.Sub(before) > atOnce
 		idle := c.idle.Add(-1)
 		if errno == syscall.EPERM && !w.first {
 			return // a clone that has not become one
@@ -97,22 +90,20 @@ func (c *Conn) work(w *worker) {
 			if c.lone.saw(r.PID(), bulk >= stream) {
 				place.doubt()
 			}
-			switch {
-			case measured == 0:
-			case now-before > atOnce:
-				streak = min(streak, 0) - measured
-			default:
+			if waited {
+				streak = min(streak, 0) - 1
+			} else {
 				streak = max(streak, 0) + 1
 			}
 			if c.lone.is() && c.active.Load() == 1 {
-				place.step(now - got)
+				place.step(now.Sub(got))
 			} else {
 				place.leave()
 			}
 			got = now
 		}
 		if idle == 0 {
-			if measured > 0 && streak >= press {
+			if streak >= press {
 				// A client that runs on our CPU has its next request ready
 				// whenever we look: what counts is whether there are more. What
 				// it has to say of inodes it forgets is not worth a worker.

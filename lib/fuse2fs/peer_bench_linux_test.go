@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -28,7 +27,7 @@ type feeder struct {
 
 	on      atomic.Bool
 	threads int32
-	seats   [64]atomic.Uintptr // of workers that are fed: where they read to
+	seats   [64]atomic.Int32 // thread ids that are fed
 	taken   atomic.Int32
 	each    int64
 	count   [64]struct {
@@ -40,11 +39,11 @@ type feeder struct {
 	over   chan struct{}
 }
 
-// seat returns the number of the worker that reads to p, -1 if enough are fed.
-func (f *feeder) seat(p []byte) int {
-	at := uintptr(unsafe.Pointer(&p[0]))
+// seat returns the number of the thread that calls, -1 if enough are fed.
+func (f *feeder) seat() int {
+	tid := int32(unix.Gettid())
 	for i := range f.taken.Load() {
-		if f.seats[i].Load() == at {
+		if f.seats[i].Load() == tid {
 			return int(i)
 		}
 	}
@@ -54,7 +53,7 @@ func (f *feeder) seat(p []byte) int {
 			return -1
 		}
 		if f.taken.CompareAndSwap(n, n+1) {
-			f.seats[n].Store(at)
+			f.seats[n].Store(tid)
 			return int(n)
 		}
 	}
@@ -65,7 +64,7 @@ func (f *feeder) Recv(p []byte) (int, error) {
 		n, err := f.Device.Recv(p)
 		return n, err
 	}
-	s := f.seat(p)
+	s := f.seat()
 	if s < 0 {
 		<-f.over
 		return f.Device.Recv(p)

@@ -4,6 +4,7 @@ package fuse
 
 import (
 	"math"
+	"runtime"
 	"slices"
 	"time"
 
@@ -20,7 +21,7 @@ import (
 //
 // A client that may run on several CPUs is moved away from its server by the
 // scheduler each time it is answered, so for it no place is better, and none
-// is chosen.
+// is chosen. While one is, the goroutine keeps its thread, which ends with it.
 type placer struct {
 	cpus []int       // where the thread may run; nil if there is no choice
 	all  unix.CPUSet // the same
@@ -81,6 +82,9 @@ func (p *placer) leave() {
 
 // doubt is called when the client is another one: it may run elsewhere.
 func (p *placer) doubt() { p.rest = min(p.rest, placeSlow) }
+
+// wants tells whether step makes use of what it is told.
+func (p *placer) wants() bool { return p.cpus != nil }
 
 // step is called with each request, and how long after the last one it came,
 // while the worker is alone.
@@ -154,18 +158,25 @@ func (p *placer) move(to int) {
 	if p.at == to || p.cpus == nil {
 		return
 	}
+	if p.at == free {
+		// What other goroutines start on this thread would stay where it is.
+		runtime.LockOSThread()
+	}
 	var now unix.CPUSet
-	if unix.SchedGetaffinity(0, &now) != nil || now != p.set {
+	ok := unix.SchedGetaffinity(0, &now) == nil && now == p.set
+	if ok {
+		if p.set = p.all; to != free {
+			p.set.Zero()
+			p.set.Set(p.cpus[to])
+		}
+		ok = unix.SchedSetaffinity(0, &p.set) == nil
+	}
+	if ok {
+		p.at = to
+	} else {
 		p.cpus = nil
-		return
 	}
-	if p.set = p.all; to != free {
-		p.set.Zero()
-		p.set.Set(p.cpus[to])
+	if p.at == free {
+		runtime.UnlockOSThread()
 	}
-	if unix.SchedSetaffinity(0, &p.set) != nil {
-		p.cpus = nil
-		return
-	}
-	p.at = to
 }

@@ -4,7 +4,6 @@ package fuse
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -34,7 +33,6 @@ func (c *Conn) addWorker(extra bool) {
 
 // work is the life of a worker.
 func (c *Conn) work(w *worker) {
-	runtime.LockOSThread() // not unlocked: the thread ends with the worker
 	defer c.wg.Done()
 	r := c.newRequest()
 	defer func() {
@@ -49,12 +47,14 @@ func (c *Conn) work(w *worker) {
 	}
 	var place placer
 	place.init()
+	var clock pacer
+	clock.init()
 	c.active.Add(1)
 	defer c.active.Add(-1)
 	streak := 0 // receipts in a row without a wait, or if negative with one
 	clean := 0  // requests since the last FORGET
 	bulk := 0   // large requests in a row
-	got := time.Now()
+	var got time.Duration
 	for {
 		if (streak <= -calm || c.lone.is()) && c.idle.Load() > 0 {
 			place.leave()
@@ -63,11 +63,18 @@ func (c *Conn) work(w *worker) {
 			}
 			streak = 0
 		}
+		lone := c.lone.is() && c.active.Load() == 1
+		measured := clock.measures(lone, streak < 0)
+		var before, now time.Duration
+		if measured > 0 {
+			before = clock.now()
+			clock.yield(before)
+		}
 		c.idle.Add(1)
-		before := time.Now()
 		n, errno := w.ch.recv(r)
-		now := time.Now()
-		waited := now.Sub(before) > atOnce
+		if measured > 0 || place.wants() {
+			now = clock.now()
+		}
 		idle := c.idle.Add(-1)
 		if errno == syscall.EPERM && !w.first {
 			return // a clone that has not become one
@@ -90,20 +97,22 @@ func (c *Conn) work(w *worker) {
 			if c.lone.saw(r.PID(), bulk >= stream) {
 				place.doubt()
 			}
-			if waited {
-				streak = min(streak, 0) - 1
-			} else {
+			switch {
+			case measured == 0:
+			case now-before > atOnce:
+				streak = min(streak, 0) - measured
+			default:
 				streak = max(streak, 0) + 1
 			}
 			if c.lone.is() && c.active.Load() == 1 {
-				place.step(now.Sub(got))
+				place.step(now - got)
 			} else {
 				place.leave()
 			}
 			got = now
 		}
 		if idle == 0 {
-			if streak >= press {
+			if measured > 0 && streak >= press {
 				// A client that runs on our CPU has its next request ready
 				// whenever we look: what counts is whether there are more. What
 				// it has to say of inodes it forgets is not worth a worker.

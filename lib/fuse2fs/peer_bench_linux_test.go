@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -27,7 +28,7 @@ type feeder struct {
 
 	on      atomic.Bool
 	threads int32
-	seats   [64]atomic.Int32 // thread ids that are fed
+	seats   [64]atomic.Uintptr // of workers that are fed: where they read to
 	taken   atomic.Int32
 	each    int64
 	count   [64]struct {
@@ -39,11 +40,11 @@ type feeder struct {
 	over   chan struct{}
 }
 
-// seat returns the number of the thread that calls, -1 if enough are fed.
-func (f *feeder) seat() int {
-	tid := int32(unix.Gettid())
+// seat returns the number of the worker that reads to p, -1 if enough are fed.
+func (f *feeder) seat(p []byte) int {
+	at := uintptr(unsafe.Pointer(&p[0]))
 	for i := range f.taken.Load() {
-		if f.seats[i].Load() == tid {
+		if f.seats[i].Load() == at {
 			return int(i)
 		}
 	}
@@ -53,7 +54,7 @@ func (f *feeder) seat() int {
 			return -1
 		}
 		if f.taken.CompareAndSwap(n, n+1) {
-			f.seats[n].Store(tid)
+			f.seats[n].Store(at)
 			return int(n)
 		}
 	}
@@ -64,7 +65,7 @@ func (f *feeder) Recv(p []byte) (int, error) {
 		n, err := f.Device.Recv(p)
 		return n, err
 	}
-	s := f.seat()
+	s := f.seat(p)
 	if s < 0 {
 		<-f.over
 		return f.Device.Recv(p)

@@ -211,11 +211,16 @@ func (ip *Inode) allocHole(h *jbd2.Handle, lo, hi uint64, rsvOK bool) (uint64, e
 		}
 		reserved = true
 	}
-	n, err := ip.insertSome(h, r.lblk, c.pblk, min(r.n, c.n), true)
-	if n > 0 && reserved {
-		if e := ip.rsvCommit(h, r.lblk, c.pblk, n); e != nil {
-			return lo, e
+	n := min(r.n, c.n)
+	switch {
+	case reserved && ip.wholeClusters():
+		if err := ip.insertClusters(h, r.lblk, c.pblk, n); err != nil {
+			return lo, err
 		}
+	case reserved:
+		n, err = ip.insertReserved(h, r.lblk, c.pblk, n, true)
+	default:
+		n, err = ip.insertSome(h, r.lblk, c.pblk, n, true)
 	}
 	return lo + uint64(n), err
 }

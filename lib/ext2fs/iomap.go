@@ -111,6 +111,12 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 			r, err = ip.beginUnwritten(op, count, lblk, n)
 		} else {
 			r, err = ip.beginHole(op, lblk, n)
+			if err == errImplied {
+				r.state = runUnwritten
+				if err = ip.mapImplied(lblk); err == nil {
+					continue
+				}
+			}
 		}
 		switch {
 		case err == errRaced: // the state of the block has changed
@@ -127,7 +133,10 @@ func (ip *Inode) Begin(op iomap.Op, pos, count int64) (iomap.Pair, error) {
 	}
 }
 
-var errRaced = errors.New("raced")
+var (
+	errRaced   = errors.New("raced")
+	errImplied = errors.New("another block of the cluster is mapped") // see mapImplied
+)
 
 // Privileged is a bit of iomap.Op, of this package's own: the write may take the
 // blocks that are kept for the super-user.
@@ -188,10 +197,10 @@ func (ip *Inode) claim(op iomap.Op, lblk ondisk.Lblk, n, hole uint32, ahead bool
 			return run{}, fmt.Errorf("reservation for block %d of inode %d is missing: %w", lblk, ip.ino, syscall.EIO)
 		}
 		if r, err := ip.implied(lblk); err != nil || r.n > 0 {
-			r.n = min(r.n, n)
 			if err == nil && ip.fs.kernelIO.On {
-				ip.busyAdd(uint64(lblk), uint64(lblk)+uint64(r.n)) // for view
+				err = errImplied
 			}
+			r.n = min(r.n, n)
 			return r, err
 		}
 		if i := ip.rsvSearch(uint64(lblk)); i < len(ip.fm.rsv) {
@@ -438,11 +447,14 @@ func (ip *Inode) land(h *jbd2.Handle, lo, hi uint64) (uint64, error) {
 		}
 	}
 	n := min(r.n, c.n, ondisk.MaxUnwrittenLen)
-	n, err = ip.insertSome(h, r.lblk, c.pblk, n, false)
-	if n > 0 && reserved {
-		if e := ip.rsvCommit(h, r.lblk, c.pblk, n); e != nil {
-			return lo, e
-		}
+	switch {
+	case reserved && ip.wholeClusters():
+		// They are written next.
+		return lo, ip.insertClusters(h, r.lblk, c.pblk, n)
+	case reserved:
+		n, err = ip.insertReserved(h, r.lblk, c.pblk, n, false)
+	default:
+		n, err = ip.insertSome(h, r.lblk, c.pblk, n, false)
 	}
 	return lo + uint64(n), err
 }

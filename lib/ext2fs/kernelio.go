@@ -242,37 +242,18 @@ func (ip *Inode) handedOut(lblk uint64) (run, bool) {
 		in := lblk - uint64(r.lblk)
 		return run{lblk: ondisk.Lblk(lblk), pblk: r.pblk + ondisk.Fsblk(in), n: uint32(end - lblk), state: runUnwritten}, true
 	}
-	if ip.fs.clusterRatio == 1 {
-		return run{}, false
-	}
-	for _, s := range ip.fm.busy { // the rest of a cluster in which a block is mapped
-		if s.lo <= lblk && lblk < s.hi {
-			r, err := ip.implied(ondisk.Lblk(lblk))
-			r.n = uint32(min(uint64(r.n), s.hi-lblk))
-			return r, err == nil && r.n > 0
-		}
-	}
 	return run{}, false
 }
 
 // nextHandedOut returns the first block after lblk that handedOut may know.
 func (ip *Inode) nextHandedOut(lblk uint64) uint64 {
-	next := uint64(1) << 32
 	rsv := ip.fm.rsv
 	for i := ip.rsvSearch(lblk); i < len(rsv); i++ {
 		if rsv[i].out {
-			next = uint64(rsv[i].lblk)
-			break
+			return uint64(rsv[i].lblk)
 		}
 	}
-	if ip.fs.clusterRatio > 1 {
-		for _, s := range ip.fm.busy {
-			if s.lo > lblk {
-				next = min(next, s.lo)
-			}
-		}
-	}
-	return next
+	return 1 << 32
 }
 
 // rsvUnused gives back what of [lo, hi) was handed out for direct I/O alone. What

@@ -17,6 +17,8 @@ func (in *Inode) expire() {
 func (in *Inode) setattr(t *task, body setattrIn) (Attr, syscall.Errno) {
 	k := in.k
 	var out attrOut
+	stamp := in.stamped.enter()
+	defer in.stamped.leave()
 	if errno := k.callInto(t, opSetattr, in.nodeid, &out, body); errno != 0 {
 		return Attr{}, errno
 	}
@@ -37,13 +39,18 @@ func (in *Inode) setattr(t *task, body setattrIn) (Attr, syscall.Errno) {
 	if body.Valid&fattrSize != 0 {
 		k.expect("A6", a.Size == body.Size, in, "SETATTR: size is %d, want %d", a.Size, body.Size)
 	}
-	if body.Valid&fattrMtime != 0 {
+	// Others may set times too: the server by itself, and the flusher at any time.
+	times := body.Valid
+	if !in.stamped.alone(stamp) {
+		times = 0
+	}
+	if times&fattrMtime != 0 {
 		attr("mtime", in.sameTime(a.Mtime, a.MtimeNsec, body.Mtime, body.MtimeNsec), a.Mtime, body.Mtime)
 	}
-	if body.Valid&fattrCtime != 0 {
+	if times&fattrCtime != 0 {
 		attr("ctime", in.sameTime(a.Ctime, a.CtimeNsec, body.Ctime, body.CtimeNsec), a.Ctime, body.Ctime)
 	}
-	if body.Valid&fattrAtime != 0 {
+	if times&fattrAtime != 0 {
 		attr("atime", in.sameTime(a.Atime, a.AtimeNsec, body.Atime, body.AtimeNsec), a.Atime, body.Atime)
 	}
 	in.update(a, out.AttrValid, out.AttrValidNsec)
@@ -193,6 +200,8 @@ func (in *Inode) setxattr(t *task, name string, value []byte, flags uint32) sysc
 	if in.k.initFlags&flagSetxattrExt != 0 {
 		head = setxattrExtIn{Size: uint32(len(value)), Flags: flags}
 	}
+	in.stamped.enter()
+	defer in.stamped.leave()
 	_, errno := in.k.call(t, opSetxattr, in.nodeid, 0, 0, head, name, value)
 	in.expire()
 	return errno
@@ -210,6 +219,8 @@ func (in *Inode) getxattr(t *task, name string) ([]byte, syscall.Errno) {
 
 // Removexattr is removexattr(2).
 func (k *Kernel) Removexattr(in *Inode, name string) syscall.Errno {
+	in.stamped.enter()
+	defer in.stamped.leave()
 	_, errno := k.call(k.task("removexattr"), opRemovexattr, in.nodeid, 0, 0, name)
 	in.expire()
 	return errno
@@ -339,6 +350,8 @@ func (k *Kernel) Setflags(in *Inode, v uint32) syscall.Errno {
 	t := k.task("setflags")
 	in.rwsem.Lock()
 	defer in.rwsem.Unlock()
+	in.stamped.enter()
+	defer in.stamped.leave()
 	var out ioctlOut
 	b, errno := k.call(t, opIoctl, in.nodeid, size(out), size(out)+8,
 		ioctlIn{Cmd: iocSetflags, InSize: 4, Flags: ioctlDir(in)}, v)

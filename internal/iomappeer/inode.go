@@ -64,6 +64,7 @@ type Inode struct {
 	freeing atomic.Int64 // operations under way that may free blocks
 	freeGen atomic.Int64 // how many there have been
 	talk    traffic      // requests that may change mappings
+	stamped traffic      // requests that set times, or for which the server takes the time itself
 }
 
 // traffic tells whether something went on during a request. What an answer says

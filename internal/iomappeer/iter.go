@@ -36,9 +36,8 @@ func (in *Inode) begin(t *task, op Op, pos, count int64) (*step, syscall.Errno) 
 				s := &step{pos: pos, dst: dst, src: src, hasSrc: hasSrc, cookie: cookie, gen: in.freeGen.Load()}
 				s.limit(count)
 				k.semantics(in, op, pos, &s.dst)
-				if at := in.talk.enter(); in.talk.alone(at) && in.cache.valid(cookie) {
-					k.learn(in, op, &s.dst, pos, s.count)
-				}
+				at := in.talk.enter()
+				k.learn(in, op, &s.dst, pos, s.count, func() bool { return in.talk.alone(at) && in.cache.valid(cookie) })
 				in.talk.leave()
 				return s, 0
 			}
@@ -112,7 +111,7 @@ func (in *Inode) ask(t *task, op Op, pos, count, upserts int64) (*step, bool, sy
 		s.claimed = k.claims.take(in, &dst, pos, s.count, false)
 	}
 	if alone && in.talk.alone(talk) {
-		k.learn(in, op, &dst, pos, s.count)
+		k.learn(in, op, &dst, pos, s.count, func() bool { return in.talk.alone(talk) })
 		if _, now := in.cache.snapshot(); now == seq {
 			in.compareCached(op, cached, &dst)
 		}

@@ -54,15 +54,17 @@ func (n *known) forget(from, to int64) {
 // knownAhead is how many blocks of an answer beyond the question are noted.
 const knownAhead = 256
 
-// learn compares an answer for a step with what is known, and takes it in. The
-// caller holds that nothing frees blocks of the inode meanwhile.
-func (k *Kernel) learn(in *Inode, op Op, m *Mapping, pos, count int64) {
+// learn compares an answer for a step with what is known, and takes it in, if it
+// still holds when nothing more can become known.
+func (k *Kernel) learn(in *Inode, op Op, m *Mapping, pos, count int64, holds func() bool) {
 	if k.cfg.CountOnly {
 		return
 	}
 	if m.Type == TypeInline {
 		// The server moves what is in there to a block by itself.
-		in.submitted(0, 1)
+		if holds() {
+			in.submitted(0, 1)
+		}
 		return
 	}
 	bs := k.bs
@@ -72,6 +74,9 @@ func (k *Kernel) learn(in *Inode, op Op, m *Mapping, pos, count int64) {
 	n := &in.known
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if !holds() {
+		return
+	}
 	for b := first; b < last; b++ {
 		v := n.at(b)
 		off := b * bs
@@ -152,7 +157,9 @@ func (in *Inode) completed(pos, end int64, converts bool) {
 	defer in.known.mu.Unlock()
 	for b := pos / bs; b < roundUp(end, bs)/bs; b++ {
 		v := in.known.at(b)
-		v.failed = false
+		// An older answer, which the mapping cache still holds, may have been read
+		// while the data was under way: that it is there counts.
+		v.submitted, v.failed = true, false
 		if converts {
 			v.converted = true
 		}

@@ -300,6 +300,8 @@ func (k *Kernel) Link(in, dir *Inode, name string) syscall.Errno {
 	t := k.task("link")
 	dir.rwsem.Lock()
 	defer dir.rwsem.Unlock()
+	in.stamped.enter()
+	defer in.stamped.leave()
 	was := in.Nlink()
 	var e entryOut
 	if errno := k.callInto(t, opLink, dir.nodeid, &e, in.nodeid, name); errno != 0 {
@@ -334,7 +336,9 @@ func (k *Kernel) remove(dir *Inode, name string, op uint32) syscall.Errno {
 	k.frozen.RLock()
 	defer k.frozen.RUnlock()
 	dir.rwsem.Lock()
+	in.stamped.enter()
 	_, errno = k.call(t, op, dir.nodeid, 0, 0, name)
+	in.stamped.leave()
 	if errno == 0 {
 		k.dents.remove(dir.nodeid, name)
 		dir.expire()
@@ -394,7 +398,17 @@ func (k *Kernel) Rename(from *Inode, name string, to *Inode, newName string, fla
 	if second != first {
 		second.rwsem.Lock()
 	}
+	moved := []*Inode{in}
+	if old != nil {
+		moved = append(moved, old)
+	}
+	for _, m := range moved {
+		m.stamped.enter()
+	}
 	_, errno = k.call(t, opRename2, from.nodeid, 0, 0, rename2In{NewDir: to.nodeid, Flags: flags}, name, newName)
+	for _, m := range moved {
+		m.stamped.leave()
+	}
 	if errno == 0 {
 		k.dents.remove(from.nodeid, name)
 		k.dents.remove(to.nodeid, newName)

@@ -179,7 +179,11 @@ func (in *Inode) fallocate(t *task, mode uint32, off, n int64, h *File) syscall.
 	if mode&FallocKeepSize == 0 { // the server may know of a smaller size than ours
 		in.established(end)
 	}
-	call := func() { _, errno = k.call(t, opFallocate, in.nodeid, 0, 0, body) }
+	call := func() {
+		in.stamped.enter()
+		defer in.stamped.leave()
+		_, errno = k.call(t, opFallocate, in.nodeid, 0, 0, body)
+	}
 	if zeroes {
 		in.frees(off, end, func() {
 			if call(); errno == 0 {
@@ -280,6 +284,8 @@ func (in *Inode) copyRange(t *task, src *Inode, hin, hout *File, offIn, offOut, 
 		OffOut: uint64(offOut), Len: uint64(n)}
 	var done int64
 	errno := syscall.ENOSYS
+	in.stamped.enter()
+	defer in.stamped.leave()
 	in.frees(offOut, offOut+n, func() {
 		if !k.unsupported(opCopyRange64) {
 			var out uint64

@@ -1,6 +1,7 @@
 package iomappeer
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 )
@@ -71,8 +72,10 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) bool {
 		at := devBlock{m.Dev, m.at(b*bs) / bs}
 		cl := c.at[at]
 		if cl != nil && (cl.in != in || cl.block != b) && m.Flags&FlagShared == 0 {
-			k.violate("A4", in, "%v puts block %d at device block %d, where block %d of node %d lies", *m, b, at.blk, cl.block,
-				cl.in.nodeid)
+			c.mu.Unlock()
+			k.violate("A4", in, "%v puts block %d at device block %d, where block %d of node %d lies, or %s by now", *m, b, at.blk,
+				cl.block, cl.in.nodeid, cl.in.whereabouts(cl.block))
+			c.mu.Lock()
 			return true
 		}
 		if old, ok := mine[b]; ok && old != at {
@@ -91,6 +94,18 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) bool {
 		}
 	}
 	return true
+}
+
+// whereabouts says what the server answers of a block of the file.
+func (in *Inode) whereabouts(block int64) string {
+	k := in.k
+	var out beginOut
+	body := beginIn{Opflags: k.prof.opToWire(OpReport), AttrIno: in.attrInode(), Pos: uint64(block * k.bs), Count: uint64(k.bs)}
+	if errno := k.callInto(k.checkTask(), opIomapBegin, in.nodeid, &out, body); errno != 0 {
+		return errno.Error()
+	}
+	k.prof.decMapping(&out.Read)
+	return fmt.Sprint(out.Read)
 }
 
 // done ends what take has claimed for one operation.

@@ -179,8 +179,9 @@ func validity(sec uint64, nsec uint32) time.Time {
 }
 
 // instantiate is what the kernel makes of an entry in a reply: one more lookup of
-// the inode, which is new or refreshed.
-func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) {
+// the inode, which is new or refreshed. since is how many inodes had been evicted
+// when it was asked for.
+func (k *Kernel) instantiate(e *entryOut, created bool, since int64) (*Inode, syscall.Errno) {
 	a := &e.Attr
 	typ := a.Mode & syscall.S_IFMT
 	switch {
@@ -192,7 +193,7 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 		return nil, syscall.EIO
 	}
 	for {
-		in, fresh := k.iget(e, created)
+		in, fresh := k.iget(e, created, since)
 		if !fresh && created {
 			k.violate("NAME", in, "a new file has the node of one that is referenced")
 		}
@@ -210,7 +211,7 @@ func (k *Kernel) instantiate(e *entryOut, created bool) (*Inode, syscall.Errno) 
 }
 
 // iget finds the inode of an entry, or makes it.
-func (k *Kernel) iget(e *entryOut, created bool) (in *Inode, fresh bool) {
+func (k *Kernel) iget(e *entryOut, created bool, since int64) (in *Inode, fresh bool) {
 	a := &e.Attr
 	typ := a.Mode & syscall.S_IFMT
 	k.mu.Lock()
@@ -224,6 +225,9 @@ func (k *Kernel) iget(e *entryOut, created bool) (in *Inode, fresh bool) {
 	in.setFlags(a.Flags)
 	if in.iomap {
 		k.iomapInos.Add(1)
+	}
+	if m, ok := k.evicted[e.NodeID]; ok && m.gen == e.Generation && m.when > since {
+		a.Size = uint64(m.size) // the reply is older
 	}
 	in.isize, in.diskSize, in.sizeLimit = int64(a.Size), int64(a.Size), int64(a.Size)
 	in.atime, in.mtime, in.ctime = stamp(a.Atime, a.AtimeNsec), stamp(a.Mtime, a.MtimeNsec), stamp(a.Ctime, a.CtimeNsec)
@@ -244,6 +248,8 @@ type memory struct {
 	gen     uint64
 	model   *model
 	renamed bool
+	size    int64 // on disk
+	when    int64 // how many were evicted by then
 }
 
 // rememberedLocked takes up what was known of an inode when it was evicted, and
@@ -364,7 +370,7 @@ func (in *Inode) evict(t *task) {
 	n := in.nlookup
 	iomap := in.iomap
 	keep := iomap && in.nlink > 0
-	m := memory{in.gen, in.model, in.renamed}
+	m := memory{in.gen, in.model, in.renamed, in.diskSize, k.evictions.Add(1)}
 	in.mu.Unlock()
 	in.evicted.Store(true)
 	k.mu.Lock()

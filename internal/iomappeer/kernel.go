@@ -94,9 +94,11 @@ type Kernel struct {
 	nextDev uint32
 	inodes  map[uint64]*Inode
 	evicted map[uint64]memory
-	rng     *rand.Rand
-	noOp    map[uint32]bool // opcodes answered by ENOSYS once
-	clock   int64
+
+	evictions atomic.Int64
+	rng       *rand.Rand
+	noOp      map[uint32]bool // opcodes answered by ENOSYS once
+	clock     int64
 
 	killsb sync.RWMutex // notifications hold it shared, unmount alone
 

@@ -76,6 +76,7 @@ func (k *Kernel) Lookup(dir *Inode, name string) (*Inode, syscall.Errno) {
 
 func (k *Kernel) lookup(t *task, dir *Inode, name string) (*Inode, syscall.Errno) {
 	var e entryOut
+	since := k.evictions.Load()
 	errno := k.callInto(t, opLookup, dir.nodeid, &e, name)
 	if errno == 0 && e.NodeID == 0 {
 		k.dents.set(dir.nodeid, name, nil, validity(e.EntryValid, e.EntryValidNsec))
@@ -85,7 +86,7 @@ func (k *Kernel) lookup(t *task, dir *Inode, name string) (*Inode, syscall.Errno
 		k.dents.remove(dir.nodeid, name)
 		return nil, errno
 	}
-	in, errno := k.instantiate(&e, false)
+	in, errno := k.instantiate(&e, false, since)
 	if errno == 0 {
 		in.named(dname{dir.nodeid, name}, true, false)
 		k.dents.set(dir.nodeid, name, in, validity(e.EntryValid, e.EntryValidNsec))
@@ -179,6 +180,7 @@ func (k *Kernel) create(name string, dir *Inode, op uint32, mode uint32, file bo
 	if file {
 		n += size(open)
 	}
+	since := k.evictions.Load()
 	b, errno := k.call(t, op, dir.nodeid, n, n, msg(sent)...)
 	if errno != 0 {
 		return nil, open, errno
@@ -192,7 +194,7 @@ func (k *Kernel) create(name string, dir *Inode, op uint32, mode uint32, file bo
 		ok := got&syscall.S_IFMT == want&syscall.S_IFMT && got&0o1777 == want&0o1777
 		k.expect("A14", ok, nil, "%s of %q with mode %#o made mode %#o, want %#o", OpName(op), name, sent, got, want)
 	}
-	in, errno := k.instantiate(&e, true)
+	in, errno := k.instantiate(&e, true, since)
 	if errno != 0 {
 		return nil, open, errno
 	}
@@ -303,6 +305,7 @@ func (k *Kernel) Link(in, dir *Inode, name string) syscall.Errno {
 	in.stamped.enter()
 	defer in.stamped.leave()
 	was := in.Nlink()
+	since := k.evictions.Load()
 	var e entryOut
 	if errno := k.callInto(t, opLink, dir.nodeid, &e, in.nodeid, name); errno != 0 {
 		return errno
@@ -310,7 +313,7 @@ func (k *Kernel) Link(in, dir *Inode, name string) syscall.Errno {
 	if !k.expect("NAME", e.NodeID == in.nodeid, in, "LINK is answered by node %d", e.NodeID) {
 		return syscall.EIO
 	}
-	if _, errno := k.instantiate(&e, false); errno != 0 {
+	if _, errno := k.instantiate(&e, false, since); errno != 0 {
 		return errno
 	}
 	in.named(dname{dir.nodeid, name}, true, true)
@@ -462,6 +465,7 @@ func (k *Kernel) Readdir(dir *Inode) ([]Dirent, syscall.Errno) {
 	var out []Dirent
 	const n = 32 << 10
 	for off := uint64(0); ; {
+		since := k.evictions.Load()
 		b, errno := k.call(t, op, dir.nodeid, 0, n, readIn{FH: h.fh, Offset: off, Size: n})
 		if errno != 0 {
 			return out, errno
@@ -490,7 +494,7 @@ func (k *Kernel) Readdir(dir *Inode) ([]Dirent, syscall.Errno) {
 			out = append(out, Dirent{name, d.Ino, d.Type})
 			k.eval("NAME")
 			if plus && e.NodeID != 0 && name != "." && name != ".." {
-				in, errno := k.instantiate(&e, false)
+				in, errno := k.instantiate(&e, false, since)
 				if errno != 0 {
 					continue
 				}

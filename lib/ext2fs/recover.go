@@ -33,8 +33,7 @@ const maxFC = 64 << 20
 
 // openJournal opens the journal if the file system has one, and replays it if
 // it is dirty: on the device, or, opened read-only, in memory over it. It
-// returns the fast commits to apply. The journal is left in fs.jnlOpen for
-// startJournal.
+// returns the fast commits to apply. The log is emptied by startJournal.
 func (fs *FS) openJournal(s *ondisk.Super) ([]fcTag, error) {
 	dirty := s.HasIncompat(ondisk.IncompatRecover)
 	if !fs.hasJournal {

@@ -2,11 +2,13 @@ package ext2fs
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
 // TestRecover recovers what the kernel left dirty, and compares with the tree
@@ -47,4 +49,73 @@ func TestRecover(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRecoverTwice crashes, goes on in the same log, and crashes again, where what
+// the second mount wrote ends before a transaction of the first one: that is
+// history, though it follows in the log.
+func TestRecoverTwice(t *testing.T) {
+	mem := memImage(t, testfs.Mke2fs(t, testfs.Spec{Size: 16 << 20, Journal: "size=4"}))
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount := func() (*FS, *Inode) {
+		t.Helper()
+		fs, err := Open(mem, Options{CommitInterval: -1})
+		must(err)
+		root, err := fs.Iget(ondisk.RootIno)
+		must(err)
+		return fs, root
+	}
+	name := func(i int) string { return fmt.Sprint("file", i) }
+	chmod := func(fs *FS, root *Inode, mode uint16, files ...int) {
+		t.Helper()
+		for _, i := range files {
+			ip, err := fs.Lookup(root, name(i))
+			must(err)
+			must(ip.Setattr(&SetAttr{Valid: SetMode, Mode: mode}))
+			ip.Put()
+		}
+		must(fs.Sync())
+	}
+	crash := func(fs *FS, root *Inode) {
+		mem = mem.Clone()
+		root.Put()
+		_ = fs.Shutdown(ShutdownNoLogFlush)
+		_ = fs.Close()
+	}
+
+	fs, root := mount()
+	for i := range 64 {
+		ip, err := fs.Create(root, name(i), 0o600, 0, Cred{})
+		must(err)
+		ip.Put()
+	}
+	root.Put()
+	must(fs.Close())
+
+	fs, root = mount()
+	for mode := uint16(0o601); mode <= 0o603; mode++ { // each takes three blocks of the log
+		chmod(fs, root, mode, 0)
+	}
+	crash(fs, root)
+
+	fs, root = mount()
+	chmod(fs, root, 0o700, 0, 16, 32, 48) // in four blocks: as long as the first two were
+	crash(fs, root)
+
+	fs, root = mount()
+	ip, err := fs.Lookup(root, name(0))
+	must(err)
+	var a Attr
+	ip.Attr(&a)
+	ip.Put()
+	if a.Mode&0o777 != 0o700 {
+		t.Errorf("mode %#o after the second crash, which was %#o when it was synced", a.Mode&0o777, 0o700)
+	}
+	root.Put()
+	must(fs.Close())
 }

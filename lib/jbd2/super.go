@@ -188,14 +188,14 @@ func (j *Journal) ClearErrno() error {
 }
 
 // Clear empties the log on disk, whatever is in it: s_start becomes 0, and the
-// sequence continues after all that Recover has seen. The journal is not
-// loaded.
+// sequence continues after all that is in the log. The journal is not loaded.
 func (j *Journal) Clear() error {
 	if j.none {
 		return nil
 	}
 	j.sbMu.Lock()
 	defer j.sbMu.Unlock()
+	j.skip()
 	err := j.writeSuper(true, func(sb *Superblock) {
 		sb.Start.Set(0)
 		sb.Sequence.Set(uint32(j.nextTid))
@@ -204,6 +204,22 @@ func (j *Journal) Clear() error {
 		j.recovered = true
 	}
 	return err
+}
+
+// skip has numbers go on after those of the transactions in the log, unless
+// Recover has seen to that. What is written next may end right before an old
+// transaction, and that must not bear the number that follows. sbMu is held.
+func (j *Journal) skip() {
+	sb := j.super()
+	if j.recovered || sb.Start.Get() == 0 {
+		return
+	}
+	rec := &recovery{j: j, start: Tid(sb.Sequence.Get())}
+	rec.log.init(j)
+	if err := rec.scan(sb.Start.Get()); err != nil {
+		rec.last += Tid(j.total) // there may be more, but not so many
+	}
+	j.nextTid = rec.last + 1
 }
 
 // CreateOptions are the parameters of a fresh journal.

@@ -216,11 +216,6 @@ func (fs *FS) mount(s *ondisk.Super) error {
 	if err != nil {
 		return err
 	}
-	if d, ok := fs.dev.(interface {
-		WriteBehind(p []byte, off int64) (int, error)
-	}); ok && !fs.opts.NoBarrier { // a commit brings what is held by its flush
-		fs.writeNew = d.WriteBehind
-	}
 	fs.cache = buffer.New(fs.dev, buffer.Options{BlockSize: fs.blockSize, Limit: fs.opts.CacheSize})
 	if fs.opts.SbBlock != 0 {
 		fs.sb = s
@@ -231,6 +226,11 @@ func (fs *FS) mount(s *ondisk.Super) error {
 	}
 	fs.started = fs.sb.KbytesWritten.Get()
 	fs.policies()
+	if d, ok := fs.dev.(interface {
+		WriteBehind(p []byte, off int64) (int, error)
+	}); ok && !fs.opts.NoBarrier { // a commit brings what is held by its flush
+		fs.writeNew = d.WriteBehind
+	}
 	if err := fs.initGroups(); err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ type Behind struct {
 	held   map[int64][]byte // guarded by mu: pages, by offset
 	out    []*batch         // guarded by mu: on their way
 	free   [][]byte         // guarded by mu: pages for use
-	failed error            // guarded by mu: of a batch, until Sync says so
+	failed error            // guarded by mu: of the first batch that could not be written
 	closed bool             // guarded by mu
 	timer  *time.Timer      // guarded by mu: runs while something is held
 }
@@ -51,7 +51,8 @@ func NewBehind(dev Device) *Behind {
 
 // WriteBehind is WriteAt for content that a Sync will follow before anybody
 // relies on it. It may be in memory only when it returns; if the device refuses
-// it later, the next Sync fails.
+// it later, each Sync fails from then on: which of them whose content it was
+// waits for is not known here, and none may take it for written.
 func (b *Behind) WriteBehind(p []byte, off int64) (int, error) {
 	n := int64(len(p))
 	if n == 0 || n > behindMax || (off|n)&(pageSize-1) != 0 || writable(n, off, b.dev.Size(), InfoOf(b.dev).ReadOnly) != nil {
@@ -261,10 +262,8 @@ func (b *Behind) Sync() error {
 	b.flush()
 	err := b.dev.Sync()
 	b.mu.Lock()
-	err = errors.Join(b.failed, err)
-	b.failed = nil
-	b.mu.Unlock()
-	return err
+	defer b.mu.Unlock()
+	return errors.Join(b.failed, err)
 }
 
 // Discard implements Device.
@@ -290,7 +289,6 @@ func (b *Behind) Close() error {
 	b.flush()
 	b.mu.Lock()
 	failed := b.failed
-	b.failed = nil
 	b.mu.Unlock()
 	return errors.Join(failed, b.dev.Close())
 }

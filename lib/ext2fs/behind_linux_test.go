@@ -2,6 +2,8 @@ package ext2fs
 
 import (
 	"bytes"
+	"errors"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -67,5 +69,33 @@ func TestBehindNoBarrier(t *testing.T) {
 	ip.Put()
 	if err := fs.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestBehindLost has the device refuse what was written behind to one file, and
+// another file synced first: that must not be the only one to learn of it.
+func TestBehindLost(t *testing.T) {
+	dev := blockdev.NewFault(memImage(t, testfs.Mke2fs(t, testfs.Spec{Size: 16 << 20, BlockSize: 4096, Journal: "size=4"})))
+	behind := blockdev.NewBehind(dev)
+	fs, err := Open(behind, Options{CommitInterval: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	other, ip := newFile(t, fs, "other"), newFile(t, fs, "file")
+	defer other.Put()
+	defer ip.Put()
+	if err := fs.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ip.WriteBack(make([]byte, 4096), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	dev.Arm(blockdev.Failure{Ops: blockdev.OpWrite, Nth: 1})
+	if err := other.Fsync(false); !errors.Is(err, syscall.EIO) { // what is held is tried now
+		t.Fatalf("Fsync of the other file = %v", err)
+	}
+	if err := ip.Fsync(false); err == nil {
+		t.Error("Fsync of a file whose content the device has refused succeeds")
 	}
 }

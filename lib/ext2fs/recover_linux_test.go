@@ -119,3 +119,26 @@ func TestRecoverTwice(t *testing.T) {
 	root.Put()
 	must(fs.Close())
 }
+
+// TestRecoverShutdown mounts what Shutdown has stopped: that somebody asked for it
+// is no error of the file system.
+func TestRecoverShutdown(t *testing.T) {
+	base := memImage(t, testfs.Mke2fs(t, testfs.Spec{Size: 16 << 20, Journal: "size=4"}))
+	for mode := ShutdownDefault; mode <= ShutdownNoLogFlush; mode++ {
+		mem := base.Clone()
+		for range 2 {
+			fs, err := Open(mem, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if s := fs.sb.State.Get(); s&ondisk.StateError != 0 {
+				t.Errorf("after mode %d: state %#x", mode, s)
+			}
+			newFile(t, fs, fmt.Sprint("file", fs.sb.MntCount.Get())).Put()
+			if err := fs.Shutdown(mode); err != nil {
+				t.Fatal(err)
+			}
+			_ = fs.Close()
+		}
+	}
+}

@@ -318,8 +318,8 @@ func (j *Journal) Pending(tid Tid) bool {
 }
 
 // Abort stops the journal: nothing is written any more, except that cause is
-// recorded in the superblock, and Start fails with EROFS. The first call
-// counts. Handles may be open.
+// recorded in the superblock, unless it is ESHUTDOWN, which is no error. Start
+// fails with EROFS. The first call counts. Handles may be open.
 func (j *Journal) Abort(cause error) {
 	a := &aborted{cause, fmt.Errorf("journal has aborted (%v): %w", cause, syscall.EROFS)}
 	if !j.abort.CompareAndSwap(nil, a) {
@@ -328,11 +328,11 @@ func (j *Journal) Abort(cause error) {
 	j.mu.Lock()
 	j.cond.Broadcast()
 	j.mu.Unlock()
-	if j.loaded {
+	if no := errnoOf(cause); j.loaded && no != syscall.ESHUTDOWN {
 		j.sbMu.Lock()
 		// The change is lost if the device fails here too, as it may well do.
 		_ = j.writeSuper(true, func(sb *Superblock) {
-			sb.Errno.Set(uint32(-int32(errnoOf(cause))))
+			sb.Errno.Set(uint32(-int32(no)))
 		})
 		j.sbMu.Unlock()
 	}

@@ -109,11 +109,10 @@ func (fs *FS) recordError(rec errorRecord, err error) {
 	if n <= 16 {
 		fs.log.Error("inconsistency", "err", err, "inode", rec.ino, "where", rec.fn)
 	}
-	if fs.policy == ErrorsContinue || fs.readOnly.Swap(true) {
-		return
+	if fs.policy == ErrorsContinue || fs.readOnly.Swap(true) || !fs.failed.CompareAndSwap(nil, &err) {
+		return // or the journal has aborted meanwhile
 	}
 	fs.log.Error("remounting read-only")
-	fs.failed.Store(&err)
 	go fs.stopWriting(err)
 }
 

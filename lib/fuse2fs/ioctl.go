@@ -106,8 +106,12 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 			return 0, syscall.EINVAL
 		}
 		flags := binary.NativeEndian.Uint32(in)
-		if (flags^ip.Flags())&ondisk.FlagJournalData != 0 && r.UID() != 0 {
+		changed := flags ^ ip.Flags()
+		if changed&ondisk.FlagJournalData != 0 && r.UID() != 0 {
 			return 0, syscall.EPERM // CAP_SYS_RESOURCE in the kernel's ext4
+		}
+		if !s.vetted(cmd) && !mayChange(r, ip, changed&protected != 0) {
+			return 0, syscall.EPERM
 		}
 		defer s.changed(r)
 		return 0, ip.SetFlags(flags)
@@ -126,11 +130,14 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		if err != nil {
 			return 0, err
 		}
+		old, _ := ip.Fsxattr()
+		if !s.vetted(cmd) && !mayChange(r, ip, (old^x.xflags)&(xflagImmutable|xflagAppend) != 0) {
+			return 0, syscall.EPERM
+		}
 		defer s.changed(r)
 		return 0, ip.SetFsxattr(x.xflags, x.projid)
 	case iocMigrate:
-		var a ext2fs.Attr
-		if ip.Attr(&a); r.UID() != 0 && r.UID() != a.UID {
+		if !mayChange(r, ip, false) {
 			return 0, syscall.EACCES
 		}
 		defer s.changed(r)
@@ -148,6 +155,29 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		return len(out), nil
 	}
 	return s.adminIoctl(r, cmd, in, out)
+}
+
+// vetted says whether the kernel has seen to it that the caller of an ioctl may
+// change the inode's flags. It knows the number of its own architecture, since
+// Linux 5.13; any other one arrives as it was called, from whoever has the file
+// open, if only to read.
+func (s *Server) vetted(cmd uint32) bool {
+	return s.conn.Negotiated().Minor >= fileattrMinor && cmd != iocSetflags32
+}
+
+// fileattrMinor is the protocol of the first release after Linux 5.13, whose own
+// is that of 5.12.
+const fileattrMinor = 34
+
+// mayChange says whether the caller may change the flags of an inode: its owner
+// may, but only root may if that protects the inode, or ends it.
+func mayChange(r *fuse.Request, ip *ext2fs.Inode, protects bool) bool {
+	if r.UID() == 0 {
+		return true
+	}
+	var a ext2fs.Attr
+	ip.Attr(&a)
+	return r.UID() == a.UID && !protects
 }
 
 // adminIoctl runs those that change the file system as a whole. The kernel's

@@ -245,6 +245,24 @@ func probeFlags(p *probe) {
 		p.try(setFlags(p.at("file0"), 0x40), "flags by another")
 	})
 	p.must(os.Chown(p.at("file1"), 1000, 1000))
+	// The number that FS_IOC_SETFLAGS has for 32 bits is not the kernel's own here,
+	// so that the kernel does not check who calls.
+	p.must(setFlags(p.at("file0"), 0x80010))
+	p.as(1000, 1000, nil, func() {
+		for _, name := range []string{"file0", "file1"} {
+			fd, err := unix.Open(p.at(name), unix.O_RDONLY, 0)
+			p.must(err)
+			for _, flags := range []uint32{0x80000, 0x80050, 0x80060} {
+				if name == "file1" && flags == 0x80000 {
+					continue // the owner may, if he can
+				}
+				long := uint64(flags)
+				p.logf("%#x of %s by the number for 32 bits: refused %v", flags, name, ioctl(fd, 0x40046602, unsafe.Pointer(&long)) != nil)
+			}
+			p.must(unix.Close(fd))
+		}
+	})
+	p.must(setFlags(p.at("file0"), 0x80000))
 	p.as(1000, 1000, nil, func() {
 		p.try(setFlags(p.at("file1"), 0x80040), "flags by the owner")
 		p.try(setFlags(p.at("file1"), 0x80050), "immutable by the owner")

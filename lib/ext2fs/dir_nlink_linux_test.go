@@ -60,3 +60,49 @@ func TestDirNlink(t *testing.T) {
 		})
 	}
 }
+
+// TestExchangeLinks exchanges a directory and a file where the file's parent has no
+// room for a link.
+func TestExchangeLinks(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "links", Size: 16 << 20, Features: "^dir_nlink"})
+	fs := openImage(t, img, Options{})
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Put()
+	made := func(ip *Inode, err error) *Inode {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(ip.Put)
+		return ip
+	}
+	a := made(fs.Mkdir(root, "a", 0o755, Cred{}))
+	full := made(fs.Mkdir(root, "full", 0o755, Cred{}))
+	made(fs.Mkdir(a, "dir", 0o755, Cred{}))
+	made(fs.Create(full, "file", 0o644, 0, Cred{}))
+	links := func(n uint16) uint16 {
+		full.mapMu.Lock()
+		defer full.mapMu.Unlock()
+		was := full.raw.Base().LinksCount.Get()
+		full.raw.Base().LinksCount.Set(n)
+		return was
+	}
+	was := links(ondisk.LinkMax)
+	for _, err := range []error{
+		fs.Rename(a, "dir", full, "file", RenameExchange, Cred{}),
+		fs.Rename(full, "file", a, "dir", RenameExchange, Cred{}),
+	} {
+		if !errors.Is(err, syscall.EMLINK) {
+			t.Errorf("%v, want EMLINK", err)
+		}
+	}
+	if n := links(was); n != ondisk.LinkMax {
+		t.Errorf("%d links", n)
+	}
+	if err := fs.Rename(a, "dir", full, "file", RenameExchange, Cred{}); err != nil {
+		t.Error(err)
+	}
+}

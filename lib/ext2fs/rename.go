@@ -222,7 +222,17 @@ func (r *rename) checkLocked() error {
 		return err
 	}
 	if r.flags&RenameExchange != 0 {
-		return r.odp.sameProject(r.nip)
+		if err := r.odp.sameProject(r.nip); err != nil {
+			return err
+		}
+		gains := r.ndp // a subdirectory
+		if r.nip.isDir() {
+			gains = r.odp
+		}
+		if r.odp != r.ndp && r.oip.isDir() != r.nip.isDir() && r.fs.dirLinksFull(gains) {
+			return syscall.EMLINK
+		}
+		return nil
 	}
 	if r.nip != nil {
 		if err := r.fs.removable(r.nip, r.nip.isDir()); err != nil {

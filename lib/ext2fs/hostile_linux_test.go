@@ -269,3 +269,44 @@ func TestBackupSuper(t *testing.T) {
 		}
 	}
 }
+
+// TestInodeTwice creates a file where an inode in use is free in the bitmap: it does
+// not become a second one of that number.
+func TestInodeTwice(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "twice", Size: 16 << 20})
+	for _, command := range []string{
+		"mknod a p", "freei <12>",
+		"set_bg 0 free_inodes_count 2037", "set_bg 0 checksum calc", "set_super_value free_inodes_count 2037",
+	} {
+		testfs.Run(t, "debugfs", "-w", "-R", command, img.Path)
+	}
+	img.ExpectDirty("its inode bitmap is wrong")
+	for _, held := range []bool{false, true} {
+		fs := openImage(t, img.Copy(t), Options{Errors: ErrorsContinue})
+		root, err := fs.Iget(ondisk.RootIno)
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := fs.Lookup(root, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs.Hold(a.Ino())
+		if held {
+			a.Put()
+			fs.ic.forget(12)
+		}
+		b, err := fs.Create(root, "b", 0o644, 0, Cred{})
+		if !errors.Is(err, ondisk.EUCLEAN) {
+			t.Errorf("held %v: %v, want EUCLEAN", held, err)
+		}
+		if err == nil {
+			b.Put()
+		}
+		if !held {
+			a.Put()
+		}
+		fs.Release(12, 1)
+		root.Put()
+	}
+}

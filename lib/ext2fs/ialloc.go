@@ -331,11 +331,18 @@ func (g *group) takeInode(fs *FS, h *jbd2.Handle, dir bool) (ondisk.Ino, error) 
 		g.inodeHint = i
 		return 0, nil
 	}
+	ino := ondisk.Ino(uint32(g.no)*fs.inodesPerGroup + i + 1)
+	if fs.ic.inUse(ino) {
+		// A second inode of the number would be taken for the first one.
+		g.ibBad = true
+		return 0, fs.corrupt(ino, ondisk.At(ondisk.Corrupt(fmt.Sprintf("inode bitmap of group %d", g.no), int(i/8),
+			"inode %d is in use, and free here", ino), ino, g.inodeBitmap))
+	}
 	if err := g.useInode(fs, h, b, i, dir); err != nil {
 		return 0, err
 	}
 	g.inodeHint = i + 1
-	return ondisk.Ino(uint32(g.no)*fs.inodesPerGroup + i + 1), nil
+	return ino, nil
 }
 
 // useInode marks inode i of g used in b, its bitmap. mu is held.

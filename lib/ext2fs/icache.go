@@ -241,6 +241,15 @@ func (s *ishard) pinLocked(ino ondisk.Ino) (*Inode, error) {
 	return ip, nil
 }
 
+// inUse says whether ino is known in memory not to be free.
+func (c *icache) inUse(ino ondisk.Ino) bool {
+	s := c.shard(ino)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	ip := s.inode[ino]
+	return ip != nil && !ip.freed || ip == nil && s.holds[ino] != 0
+}
+
 // insert adds the fresh inode ip, pinned, in place of what was in memory of the
 // one that had its number before.
 func (c *icache) insert(ip *Inode) {

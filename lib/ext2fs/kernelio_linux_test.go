@@ -97,3 +97,78 @@ func TestHeldMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestMigrateHandedOut has the owner of a file change how it maps its blocks while
+// the kernel writes to one: nobody else gets that block.
+func TestMigrateHandedOut(t *testing.T) {
+	fs := openImage(t, testfs.Mke2fs(t, testfs.Spec{Name: "migrate", Size: 16 << 20}), Options{})
+	fs.SetKernelIO(KernelIO{On: true})
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Put()
+	var at [2]uint64
+	var ips [2]*Inode
+	for i := range ips {
+		ip, err := fs.Create(root, fmt.Sprint(i), 0o644, 0, Cred{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs.Hold(ip.Ino())
+		p, err := ip.KernelBegin(iomap.Write, 0, 4096)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ips[i], at[i] = ip, p.Read.Addr
+		if i == 0 {
+			if err := ip.SetFlags(ip.Flags() &^ ondisk.FlagExtents); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if at[0] == at[1] {
+		t.Errorf("both files write to %d", at[0])
+	}
+	for i, ip := range ips {
+		if _, err := ip.IOEnd(iomap.IOEnd{Flags: iomap.EndUnwritten | iomap.EndAppend, Written: 4096, Addr: iomap.NullAddr}); err != nil {
+			t.Errorf("file %d: %v", i, err)
+		}
+		ip.Put()
+		fs.Release(ip.Ino(), 1)
+	}
+}
+
+// TestShiftHandedOut takes blocks out of a file, and pushes some in, while the
+// kernel has pages before them that it has not written back.
+func TestShiftHandedOut(t *testing.T) {
+	const bs = 4096
+	for _, mode := range []uint32{FallocCollapse, FallocInsert} {
+		fs := openImage(t, testfs.Mke2fs(t, testfs.Spec{Name: "shift", Size: 16 << 20}), Options{})
+		fs.SetKernelIO(KernelIO{On: true})
+		root, err := fs.Iget(ondisk.RootIno)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ip, err := fs.Create(root, "f", 0o644, 0, Cred{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		fs.Hold(ip.Ino())
+		if err := ip.Fallocate(0, 2*bs, 4*bs); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ip.KernelBegin(iomap.Write, 0, bs); err != nil {
+			t.Fatal(err)
+		}
+		if err := ip.Fallocate(mode, 3*bs, bs); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ip.IOEnd(iomap.IOEnd{Flags: iomap.EndUnwritten, Written: bs, Addr: iomap.NullAddr}); err != nil {
+			t.Errorf("mode %#x: %v", mode, err)
+		}
+		ip.Put()
+		fs.Release(ip.Ino(), 1)
+		root.Put()
+	}
+}

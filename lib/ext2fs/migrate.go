@@ -2,6 +2,7 @@ package ext2fs
 
 import (
 	"errors"
+	"slices"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/endian"
@@ -187,12 +188,20 @@ func (ip *Inode) indMetas() ([]ondisk.Fsblk, error) {
 	return all, nil
 }
 
-// toIndirect puts the blocks of the only extent into i_block.
+// toIndirect puts the blocks of the only extent into i_block. What is reserved
+// ahead is given back, since it may lie where block numbers do not reach. What was
+// handed out stays, as the kernel may be writing to it, which nobody stops here.
 func (ip *Inode) toIndirect() error {
 	fs := ip.fs
 	ip.mapMu.Lock()
-	ip.rsvDrop(0, 1<<32) // it may lie where block numbers do not reach
+	ip.rsvDropAhead()
+	far := slices.ContainsFunc(ip.fm.rsv, func(r rsvRun) bool {
+		return r.end() > fs.indMax() || uint64(r.pblk)+uint64(r.n) > 1<<32
+	})
 	ip.mapMu.Unlock()
+	if far {
+		return syscall.EOPNOTSUPP
+	}
 	h, err := fs.start(creditsInode)
 	if err != nil {
 		return err

@@ -21,10 +21,10 @@ func (ip *Inode) collapse(off, n int64) error {
 	if !fs.shiftAligned(off, n) || off+n >= ip.Size() {
 		return syscall.EINVAL
 	}
-	if err := ip.beforeShift(); err != nil {
+	lo, by := uint64(off)>>fs.blockBits, uint64(n)>>fs.blockBits
+	if err := ip.beforeShift(lo); err != nil {
 		return err
 	}
-	lo, by := uint64(off)>>fs.blockBits, uint64(n)>>fs.blockBits
 	if err := ip.removeSteps(lo, lo+by); err != nil {
 		return err
 	}
@@ -61,10 +61,10 @@ func (ip *Inode) insertRange(off, n int64) error {
 	case n > ip.MaxBytes()-size:
 		return syscall.EFBIG
 	}
-	if err := ip.beforeShift(); err != nil {
+	lo, by := uint64(off)>>fs.blockBits, uint64(n)>>fs.blockBits
+	if err := ip.beforeShift(lo); err != nil {
 		return err
 	}
-	lo, by := uint64(off)>>fs.blockBits, uint64(n)>>fs.blockBits
 	hi := uint64(ondisk.MaxLblk) + 1
 	grown := false
 	return ip.update(creditsShift+creditsSuper, func(h *jbd2.Handle) (bool, error) {
@@ -101,10 +101,11 @@ func (ip *Inode) insertRange(off, n int64) error {
 	})
 }
 
-// beforeShift gets rid of what is remembered by logical block.
-func (ip *Inode) beforeShift() error {
+// beforeShift gets rid of what is remembered by logical block, from lo on. Before
+// lo nothing moves, and the kernel may have pages that it has not written back.
+func (ip *Inode) beforeShift(lo uint64) error {
 	ip.mapMu.Lock()
-	ip.rsvDrop(0, 1<<32)
+	ip.rsvDrop(lo, 1<<32)
 	ip.mapMu.Unlock()
 	if ip.JournalsData() {
 		return ip.fs.jnl.CommitRunning()

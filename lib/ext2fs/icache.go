@@ -364,6 +364,14 @@ func (fs *FS) Hold(ino ondisk.Ino) {
 	s.mu.Unlock()
 }
 
+// Holds returns how many references of Hold there are to inode ino.
+func (fs *FS) Holds(ino ondisk.Ino) uint64 {
+	s := fs.ic.shard(ino)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.holds[ino]
+}
+
 // Release takes back n references of Hold, and returns how many are left. Like
 // Put it may free the inode. More than were taken are ignored.
 func (fs *FS) Release(ino ondisk.Ino, n uint64) uint64 {

@@ -56,9 +56,14 @@ func (s *Server) batchForget(r *fuse.Request) {
 }
 
 func (s *Server) release(node, n uint64) {
-	if node != probeNode && !s.frozen.keep(node, n) {
-		s.fs.Release(s.toIno(node), n)
+	if node == probeNode || s.frozen.keep(node, n) {
+		return
 	}
+	ino := s.toIno(node)
+	if s.iomap.some.Load() && s.fs.Holds(ino) <= n {
+		_ = s.writebackError(ino) // the number may soon be another file's
+	}
+	s.fs.Release(ino, n)
 }
 
 func (s *Server) create(r *fuse.Request) {

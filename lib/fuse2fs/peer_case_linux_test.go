@@ -116,6 +116,30 @@ func TestPeerWritebackErrors(t *testing.T) {
 	}
 }
 
+// What could not be written back of a file that is gone does not fail the fsync of the
+// one that gets its number.
+func TestPeerWritebackErrorGone(t *testing.T) {
+	eachProfile(t, nil, func(t *testing.T, m mounted) {
+		h := m.file("a", 8192)
+		was := h.Inode().NodeID()
+		if _, errno := m.InjectIOEnd(h.Inode(), writeback, syscall.EIO, 0, 4096); errno != syscall.EIO {
+			t.Errorf("errno %d", errno)
+		}
+		m.ok("unlink", m.Unlink(m.Root(), "a"))
+		h.Close()
+		again := false
+		for i := range 100 {
+			h := m.file(fmt.Sprint(i), 8192)
+			again = again || h.Inode().NodeID() == was
+			h.Close()
+		}
+		if !again {
+			t.Error("no file got the number")
+		}
+		m.unmount()
+	})
+}
+
 // IOENDs that no kernel sends do no harm.
 func TestPeerStrayIoends(t *testing.T) {
 	eachProfile(t, nil, func(t *testing.T, m mounted) {

@@ -1,6 +1,8 @@
 package ext2fs
 
 import (
+	"errors"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -102,4 +104,42 @@ func begun(t *testing.T, ip *Inode, pos, n int64) uint64 {
 		t.Fatalf("BEGIN at %d: %v, %v", pos, p.Read, err)
 	}
 	return p.Read.Addr - uint64(p.Read.Offset-pos)
+}
+
+// A write to preallocated blocks fails: what the kernel knows of them, which is that
+// they are unwritten, stays true when blocks beside it are written.
+func TestFailedWriteStaysBusy(t *testing.T) {
+	const bs = 4096
+	fs := openImage(t, testfs.Mke2fs(t, testfs.Spec{Name: "failed", Size: 16 << 20}), Options{})
+	fs.SetKernelIO(KernelIO{On: true})
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Put()
+	ip, err := fs.Create(root, "a", 0o644, 0, Cred{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ip.Put()
+	if err := ip.Fallocate(0, 0, 16*bs); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ip.KernelBegin(iomap.Write, 0, 16*bs); err != nil { // all of it, as a whole window is not zeroed
+		t.Fatal(err)
+	}
+	if _, err := ip.IOEnd(iomap.IOEnd{Flags: iomap.EndUnwritten, Written: 16 * bs, Err: syscall.EIO, Addr: iomap.NullAddr}); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("%v, want EIO", err)
+	}
+	p, err := ip.KernelBegin(iomap.Write|iomap.Direct|iomap.Atomic, bs, bs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := ip.KernelBegin(iomap.Report, 0, bs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Read.Type != iomap.Unwritten || r.Read.Type != iomap.Unwritten {
+		t.Errorf("block 1 is %v, and block 0 then %v, though the kernel knows them as unwritten", p.Read, r.Read)
+	}
 }

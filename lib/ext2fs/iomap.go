@@ -365,12 +365,12 @@ func (ip *Inode) ioEnd(e iomap.IOEnd, touch bool) (int64, error) {
 	lo, end := uint64(e.Pos)>>fs.blockBits, e.Pos+e.Written
 	hi := fs.blocksOf(end)
 	if e.Err != nil {
-		ip.mapMu.Lock()
+		// Unwritten blocks stay busy, as the kernel may still know them by a mapping.
 		if e.Flags&iomap.EndDirect != 0 {
+			ip.mapMu.Lock()
 			ip.rsvUnused(lo, hi)
+			ip.mapMu.Unlock()
 		}
-		ip.busyDone(lo, hi)
-		ip.mapMu.Unlock()
 		return 0, e.Err
 	}
 	if e.Written == 0 {

@@ -213,6 +213,9 @@ func (ip *Inode) xattrGet(index uint8, name string, buf []byte) ([]byte, error) 
 		return buf, err
 	}
 	defer b.Put()
+	mu := ip.fs.xattrLock(ondisk.Fsblk(b.Block()))
+	mu.RLock()
+	defer mu.RUnlock()
 	off, found := a.Find(index, name, true)
 	if !found {
 		return buf, ondisk.ENODATA
@@ -249,6 +252,9 @@ func (ip *Inode) xattrList(f func(index uint8, name []byte) bool) error {
 		return err
 	}
 	defer b.Put()
+	mu := ip.fs.xattrLock(ondisk.Fsblk(b.Block()))
+	mu.RLock()
+	defer mu.RUnlock()
 	for off := a.First(); !a.Last(off); off = a.Next(off) {
 		if !f(a.Entry(off).NameIndex[0], a.Name(off)) {
 			return nil
@@ -304,7 +310,10 @@ func (ip *Inode) xattrCredits(size int) int {
 		refs += countEA(a)
 	}
 	if b, a, err := ip.xattrBlock(); err == nil && b != nil {
+		mu := fs.xattrLock(ondisk.Fsblk(b.Block()))
+		mu.RLock()
 		refs += countEA(a)
+		mu.RUnlock()
 		b.Put()
 	}
 	ip.mapMu.RUnlock()
@@ -400,6 +409,9 @@ func (ip *Inode) xattrFind(index uint8, name string, value []byte) (p xattrPlace
 		return xattrNowhere, value == nil, err
 	}
 	defer b.Put()
+	mu := ip.fs.xattrLock(ondisk.Fsblk(b.Block()))
+	mu.RLock()
+	defer mu.RUnlock()
 	if off, found := a.Find(index, name, true); found {
 		return xattrInBlock, xattrSame(a, off, value), nil
 	}

@@ -50,8 +50,9 @@ type fsXattr struct {
 
 	// Who changes the reference count of an attribute block, or its content
 	// while it has one user, holds its lock: after Inode.mapMu, before
-	// the mapMu of an inode that holds a value.
-	locks [64]sync.Mutex
+	// the mapMu of an inode that holds a value. Who reads the content holds it
+	// shared: a block may have more users than it says.
+	locks [64]sync.RWMutex
 
 	marked atomic.Bool // the superblock says that there are attributes
 	mu     sync.Mutex  // guards setting that, and dead
@@ -60,7 +61,7 @@ type fsXattr struct {
 	spare  sync.Pool // *[]byte of the block size
 }
 
-func (fs *FS) xattrLock(blk ondisk.Fsblk) *sync.Mutex {
+func (fs *FS) xattrLock(blk ondisk.Fsblk) *sync.RWMutex {
 	return &fs.xattr.locks[uint64(blk)%uint64(len(fs.xattr.locks))]
 }
 
@@ -204,7 +205,10 @@ func (ip *Inode) blockSet(h *jbd2.Handle, index uint8, name string, v *ondisk.Xa
 	data := *p
 	ondisk.InitXattrBlock(data)
 	if old != nil {
+		mu := fs.xattrLock(ondisk.Fsblk(old.Block()))
+		mu.RLock()
 		copy(data[ondisk.XattrHeaderSize:], old.Data()[ondisk.XattrHeaderSize:])
+		mu.RUnlock()
 	}
 	a := ondisk.XattrBlock(data)
 	off, found := a.Find(index, name, true)

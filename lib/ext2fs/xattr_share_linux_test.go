@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -447,6 +448,51 @@ func TestXattrHostile(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestXattrClaimedTwice reads and writes, side by side, the attributes of two inodes
+// that have one block, which says that it is one's. The race detector sees at once
+// what else takes luck: a value that is cut by its old end and its new start.
+func TestXattrClaimedTwice(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "twice", InodeSize: 128, Size: 16 << 20, Features: "^metadata_csum"})
+	img.ExpectDirty("two inodes claim a block")
+	fs := openImage(t, img, Options{Errors: ErrorsContinue})
+	ips := newFiles(t, fs, "f", 2)
+	a, b := ips[0], ips[1]
+	value := func(n int) []byte { return make([]byte, []int{4, 700}[n%2]) }
+	if err := a.Setxattr("user.x", value(0), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	b.mapMu.Lock()
+	b.raw.SetFileACL(a.fileACL())
+	b.mapMu.Unlock()
+	var wg sync.WaitGroup
+	var done atomic.Bool
+	wg.Go(func() {
+		defer done.Store(true)
+		for n := range 60_000 {
+			if err := a.Setxattr("user.x", value(n), 0, false); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	wg.Go(func() {
+		for !done.Load() {
+			v, err := b.Getxattr("user.x")
+			if err != nil || len(v) != len(value(0)) && len(v) != len(value(1)) {
+				t.Errorf("%d bytes, %v", len(v), err)
+				return
+			}
+			if names, err := b.Listxattr(); err != nil || len(names) != 1 {
+				t.Errorf("%q, %v", names, err)
+				return
+			}
+		}
+	})
+	wg.Wait()
+	a.Put()
+	b.Put()
 }
 
 // TestXattrFull sets attributes until there are no blocks, or no inodes, left;

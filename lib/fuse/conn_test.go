@@ -466,3 +466,37 @@ func BenchmarkDispatch(b *testing.B) {
 		})
 	}
 }
+
+// Requests that wait for a disk take a thread each: no more of them are handed off
+// than Go has threads for.
+func TestHandsOffMost(t *testing.T) {
+	c, err := newConn(Config{Workers: 1, MaxWorkers: 1, Urgent: func(*Request) bool { return false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.live = 1
+	for _, before := range []int32{0, mostDeferred - 1, mostDeferred, mostDeferred + 1} {
+		r := c.newRequest()
+		*r.hdr = InHeader{Len: uint32(inHeaderSize), Opcode: OpGetattr, Unique: 1}
+		answered := make(answers, 1)
+		r.ch = answered
+		c.deferred.Store(before)
+		off := c.handsOff(r, inHeaderSize)
+		if off != (before < mostDeferred) {
+			t.Errorf("handed off with %d before: %v", before, off)
+		}
+		if off {
+			<-answered
+		}
+	}
+}
+
+// answers is a channel that has no requests, and tells of answers.
+type answers chan struct{}
+
+func (a answers) recv(*Request) (int, syscall.Errno) { return 0, syscall.ENODEV }
+
+func (a answers) send(*Request, int, []byte) syscall.Errno {
+	a <- struct{}{}
+	return 0
+}

@@ -162,6 +162,11 @@ func (c *Conn) awaitInit() bool {
 	}
 }
 
+// mostDeferred is how many requests may be handled by goroutines of their own. Those
+// that wait for a disk take a thread each, of which Go has 10,000 before it ends the
+// process: anybody who starts as many threads that read could have it do that.
+const mostDeferred = 4096
+
 // handsOff gives r, a message of n bytes, to a goroutine if the worker that has
 // read it is the last that can read, and r is nothing that memory may wait for.
 func (c *Conn) handsOff(r *Request, n int) bool {
@@ -175,7 +180,7 @@ func (c *Conn) handsOff(r *Request, n int) bool {
 	c.mu.Lock()
 	last := c.live >= c.cfg.MaxWorkers
 	c.mu.Unlock()
-	if !last {
+	if !last || c.deferred.Load() >= mostDeferred {
 		return false
 	}
 	c.deferred.Add(1) // done takes it back

@@ -306,6 +306,10 @@ func (c *Conn) othersBusy(w *worker) bool {
 	return false
 }
 
+// minReadBuffer is the room for a message, in bytes, below which the kernel hands over
+// none, FUSE_MIN_READ_BUFFER.
+const minReadBuffer = 8192
+
 func (c *Conn) newRequest() *Request {
 	c.mu.Lock()
 	if n := len(c.free); n > 0 {
@@ -315,7 +319,7 @@ func (c *Conn) newRequest() *Request {
 		return r
 	}
 	c.mu.Unlock()
-	r := &Request{c: c, buf: newBuf(pageSize + max(c.cfg.MaxPages*hostPage, c.cfg.MaxWrite))}
+	r := &Request{c: c, buf: newBuf(pageSize + max(c.cfg.MaxPages*hostPage, c.cfg.MaxWrite, minReadBuffer))}
 	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
 	return r
 }

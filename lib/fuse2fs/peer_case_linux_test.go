@@ -11,6 +11,7 @@ import (
 	"github.com/e2kit/e2kit/internal/testfs"
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
 // A mounted is a peer's mount, for tests that do one thing after the other.
@@ -138,6 +139,28 @@ func TestPeerWritebackErrorGone(t *testing.T) {
 		}
 		m.unmount()
 	})
+}
+
+// The value of an attribute may be larger than what else one answer has.
+func TestPeerLargeXattr(t *testing.T) {
+	img := newPeerImage(t, testfs.Spec{Name: "ea_inode", Size: 24 << 20, Features: "ea_inode"})
+	m := mountPeer(t, img, peerOptions{pages: 1})
+	h := m.file("a", 0)
+	ip, err := m.fs.Iget(ondisk.Ino(h.Inode().NodeID()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := ip.Setxattr("user.large", m.data, 0, false); err != nil {
+		t.Fatal(err)
+	}
+	ip.Put()
+	v, errno := m.Getxattr(h.Inode(), "user.large")
+	m.ok("getxattr", errno)
+	if !bytes.Equal(v, m.data) {
+		t.Errorf("%d bytes of %d", len(v), len(m.data))
+	}
+	h.Close()
+	m.unmount()
 }
 
 // IOENDs that no kernel sends do no harm.

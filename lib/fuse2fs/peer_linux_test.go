@@ -1,6 +1,7 @@
 package fuse2fs_test
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"os"
@@ -37,6 +38,7 @@ type peerOptions struct {
 	iomappeer.Config
 	fs      ext2fs.Options
 	workers int
+	pages   int             // largest request; default 32
 	findABI bool            // the server is not told which form the peer speaks
 	socket  bool            // over a socket pair, else in process
 	dev     blockdev.Device // instead of a copy of the image in memory
@@ -164,7 +166,7 @@ func startPeer(t testing.TB, img *peerImage, o peerOptions) *peered {
 	if o.findABI {
 		abi = nil
 	}
-	srv, err := fuse2fs.NewOn(dev, fuse2fs.Config{FS: p.fs, Workers: o.workers, MaxPages: 32,
+	srv, err := fuse2fs.NewOn(dev, fuse2fs.Config{FS: p.fs, Workers: o.workers, MaxPages: cmp.Or(o.pages, 32),
 		RootNodeID: cfg.RootNodeID,
 		Iomap:      &fuse2fs.IomapConfig{ABI: abi, Fd: peerFd, AtomicMax: 1 << 20},
 		Closed:     func() { closed.Store(true) }})

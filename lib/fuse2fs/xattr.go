@@ -62,7 +62,7 @@ func (s *Server) sized(r *fuse.Request, data []byte, size int, err error) {
 	case len(data) > size:
 		r.ReplyErr(syscall.ERANGE)
 	default:
-		r.Reply(copy(r.OutBuf(len(data)), data))
+		r.ReplyBytes(data) // which OutBuf may be too small for
 	}
 }
 

@@ -110,7 +110,7 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 		if changed&ondisk.FlagJournalData != 0 && r.UID() != 0 {
 			return 0, syscall.EPERM // CAP_SYS_RESOURCE in the kernel's ext4
 		}
-		if !s.vetted(cmd) && !mayChange(r, ip, changed&protected != 0) {
+		if !s.vetted(cmd) && !s.mayChange(r, ip, changed&protected != 0) {
 			return 0, syscall.EPERM
 		}
 		defer s.changed(r)
@@ -131,13 +131,13 @@ func (s *Server) doIoctl(r *fuse.Request, ip *ext2fs.Inode, cmd uint32, in, out 
 			return 0, err
 		}
 		old, _ := ip.Fsxattr()
-		if !s.vetted(cmd) && !mayChange(r, ip, (old^x.xflags)&(xflagImmutable|xflagAppend) != 0) {
+		if !s.vetted(cmd) && !s.mayChange(r, ip, (old^x.xflags)&(xflagImmutable|xflagAppend) != 0) {
 			return 0, syscall.EPERM
 		}
 		defer s.changed(r)
 		return 0, ip.SetFsxattr(x.xflags, x.projid)
 	case iocMigrate:
-		if !mayChange(r, ip, false) {
+		if !s.mayChange(r, ip, false) {
 			return 0, syscall.EACCES
 		}
 		defer s.changed(r)
@@ -171,12 +171,12 @@ const fileattrMinor = 34
 
 // mayChange says whether the caller may change the flags of an inode: its owner
 // may, but only root may if that protects the inode, or ends it.
-func mayChange(r *fuse.Request, ip *ext2fs.Inode, protects bool) bool {
+func (s *Server) mayChange(r *fuse.Request, ip *ext2fs.Inode, protects bool) bool {
 	if r.UID() == 0 {
 		return true
 	}
-	var a ext2fs.Attr
-	ip.Attr(&a)
+	var a fuse.Attr
+	s.fillAttr(&a, ip)
 	return r.UID() == a.UID && !protects
 }
 

@@ -95,8 +95,9 @@ type FS struct {
 	blocks           ondisk.Fsblk
 	inodes           uint32
 	firstIno         ondisk.Ino
-	sbBlk            ondisk.Fsblk // block that the primary superblock lies in
-	descBase         ondisk.Fsblk // first block of descriptors that are not by meta_bg
+	ownIno           [4]ondisk.Ino // those that hold quotas and orphans; 0: none
+	sbBlk            ondisk.Fsblk  // block that the primary superblock lies in
+	descBase         ondisk.Fsblk  // first block of descriptors that are not by meta_bg
 	csumSeed         uint32
 	wantExtraIsize   int
 
@@ -464,6 +465,8 @@ func (fs *FS) geometry(s *ondisk.Super) error {
 	if fs.firstIno < ondisk.GoodOldFirst {
 		return bad("first inode %d", fs.firstIno)
 	}
+	fs.ownIno = [...]ondisk.Ino{ondisk.Ino(s.UsrQuotaInum.Get()), ondisk.Ino(s.GrpQuotaInum.Get()),
+		ondisk.Ino(s.PrjQuotaInum.Get()), ondisk.Ino(s.OrphanFileInum.Get())}
 	fs.has64 = s.HasIncompat(ondisk.Incompat64Bit)
 	fs.descSize = s.DescSz()
 	if fs.has64 && (fs.descSize < ondisk.GroupDescMin64 || fs.descSize > 1024 || fs.descSize&(fs.descSize-1) != 0) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"runtime"
@@ -309,4 +310,34 @@ func TestInodeTwice(t *testing.T) {
 		fs.Release(12, 1)
 		root.Put()
 	}
+}
+
+// TestReservedNames looks up entries that name inodes of the file system itself, of
+// which some are in use.
+func TestReservedNames(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "reserved", Size: 16 << 20, Features: "orphan_file,project,quota"})
+	inodes := []int{1, 3, 4, 7, 8, 10, 12, 13} // the last two: project quota, orphan file
+	for _, ino := range inodes {
+		testfs.Run(t, "debugfs", "-w", "-R", fmt.Sprintf("link <%d> %d", ino, ino), img.Path)
+	}
+	testfs.Run(t, "debugfs", "-w", "-R", "feature -quota", img.Path) // with it nothing is written
+	img.ExpectDirty("entries of reserved inodes")
+	fs := openImage(t, img, Options{Errors: ErrorsContinue})
+	if n := fs.sb.OrphanFileInum.Get() + fs.sb.PrjQuotaInum.Get(); n != 12+13 {
+		t.Fatalf("orphan file and project quota are elsewhere: %d", n)
+	}
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ino := range inodes {
+		ip, err := fs.Lookup(root, fmt.Sprint(ino))
+		if err == nil {
+			ip.Put()
+		}
+		if !errors.Is(err, ondisk.EUCLEAN) {
+			t.Errorf("inode %d: %v", ino, err)
+		}
+	}
+	root.Put()
 }

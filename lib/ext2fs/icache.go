@@ -1,6 +1,7 @@
 package ext2fs
 
 import (
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -113,6 +114,9 @@ const (
 func (fs *FS) Iget(ino ondisk.Ino) (*Inode, error) { return fs.iget(ino, igetNormal) }
 
 func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
+	if mode != igetSpecial && fs.isReserved(ino) {
+		return nil, ondisk.Corrupt("inode number", 0, "%d is reserved", ino)
+	}
 	s := fs.ic.shard(ino)
 	s.mu.Lock()
 	if ip, err := s.pinLocked(ino); ip != nil || err != nil {
@@ -120,9 +124,6 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 		return ip.admit(mode, err)
 	}
 	s.mu.Unlock()
-	if ino < fs.firstIno && ino != ondisk.RootIno && mode != igetSpecial {
-		return nil, ondisk.Corrupt("inode number", 0, "%d is reserved", ino)
-	}
 	if err := fs.loadable(ino, mode); err != nil {
 		return nil, err
 	}
@@ -162,6 +163,11 @@ func (fs *FS) iget(ino ondisk.Ino, mode igetMode) (*Inode, error) {
 	s.inode[ino] = ip
 	s.mu.Unlock()
 	return ip.admit(mode, nil)
+}
+
+// isReserved says whether ino is of the file system itself, and no entry may name it.
+func (fs *FS) isReserved(ino ondisk.Ino) bool {
+	return ino < fs.firstIno && ino != ondisk.RootIno || ino != 0 && slices.Contains(fs.ownIno[:], ino)
 }
 
 // identify derives from raw what does not change while the inode lives.

@@ -247,7 +247,8 @@ func (ip *Inode) rsvDropAhead() bool {
 }
 
 // add notes that ip, whose mapMu is held, has reserved ahead. If there are too
-// many, the one that was added first gives up what it has.
+// many, the one that was added first and is not in use gives up what it has. One
+// that is in use stays: what it keeps would not be found again.
 func (l *rsvList) add(ip *Inode) {
 	l.mu.Lock()
 	if ip.fm.listed {
@@ -257,15 +258,15 @@ func (l *rsvList) add(ip *Inode) {
 	ip.fm.listed = true
 	l.inodes = append(l.inodes, ip)
 	var old *Inode
-	if len(l.inodes) > rsvInodes {
-		old = l.inodes[0]
-		old.fm.listed = false
-		copy(l.inodes, l.inodes[1:])
-		l.inodes[len(l.inodes)-1] = nil
-		l.inodes = l.inodes[:len(l.inodes)-1]
+	for i := 0; len(l.inodes) > rsvInodes && i < len(l.inodes) && old == nil; i++ {
+		if x := l.inodes[i]; x.mapMu.TryLock() {
+			old = x
+			old.fm.listed = false
+			l.inodes = slices.Delete(l.inodes, i, i+1)
+		}
 	}
 	l.mu.Unlock()
-	if old != nil && old.mapMu.TryLock() { // if not, it is in use
+	if old != nil {
 		old.rsvDropAhead()
 		old.mapMu.Unlock()
 	}

@@ -227,7 +227,8 @@ func (j *Journal) makeSpace(attempt int) error {
 	return j.checkpoint(true)
 }
 
-// waitCommit has the committer commit the running transaction.
+// waitCommit has the committer commit the running transaction. One in which
+// nothing has changed may still keep blocks that it joined from going home.
 func (j *Journal) waitCommit() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -239,7 +240,7 @@ func (j *Journal) waitCommit() error {
 		return j.check()
 	}
 	tid := tx.tid
-	if tx.ndirty.Load() == 0 && tx.handles == 0 {
+	if tx.idle {
 		return nil
 	}
 	j.askCommitLocked()

@@ -71,9 +71,9 @@ func (ip *Inode) errMapped(lblk ondisk.Lblk) error {
 }
 
 // extRemoveLast takes away the last run of mapped blocks that [lo, hi) has in
-// one extent, without freeing them, and returns it; a run of length 0 if
-// nothing is mapped there. mapMu is held; the caller stores the inode.
-func (ip *Inode) extRemoveLast(h *jbd2.Handle, lo, hi uint64) (run, error) {
+// one extent, at most most of them, without freeing them, and returns it; a run of
+// length 0 if nothing is mapped there. mapMu is held; the caller stores the inode.
+func (ip *Inode) extRemoveLast(h *jbd2.Handle, lo, hi uint64, most uint32) (run, error) {
 	var p extPath
 	for hi > lo {
 		if err := ip.extFind(&p, ondisk.Lblk(hi-1)); err != nil {
@@ -93,6 +93,7 @@ func (ip *Inode) extRemoveLast(h *jbd2.Handle, lo, hi uint64) (run, error) {
 			p.put()
 			return run{}, nil
 		}
+		a = max(a, b-min(b, uint64(most)))
 		r := run{lblk: ondisk.Lblk(a), pblk: x.Start() + ondisk.Fsblk(a-s), n: uint32(b - a), state: runWritten}
 		u := x.Unwritten()
 		if u {

@@ -347,6 +347,7 @@ func (r *indRemover) index(ptrs []endian.LE32, levels int, base uint64) error {
 func (r *indRemover) data(ptrs []endian.LE32, base uint64) error {
 	lo := max(r.lo, base)
 	hi := min(r.hi, base+uint64(len(ptrs)))
+	most := int(r.ip.freeMost(maxFreeRun))
 	for hi > lo {
 		i := int(hi - 1 - base)
 		last := ptrs[i].Get()
@@ -355,7 +356,7 @@ func (r *indRemover) data(ptrs []endian.LE32, base uint64) error {
 			continue
 		}
 		n := 1
-		for i-n >= int(lo-base) && uint32(n) < last && ptrs[i-n].Get() == last-uint32(n) && n < maxFreeRun {
+		for i-n >= int(lo-base) && uint32(n) < last && ptrs[i-n].Get() == last-uint32(n) && n < most {
 			n++
 		}
 		if !r.ip.fs.have(r.h, creditsIndRemove) {

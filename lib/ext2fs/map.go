@@ -180,11 +180,12 @@ func (ip *Inode) removeRuns(h *jbd2.Handle, lo, hi uint64) (uint64, error) {
 		return ip.indRemove(h, lo, hi)
 	}
 	hi = min(hi, uint64(ondisk.MaxLblk)+1)
+	most := ip.freeMost(ondisk.MaxExtentLen)
 	for hi > lo {
 		if !ip.fs.have(h, creditsRemove+creditsOrphan) {
 			return hi, nil
 		}
-		r, err := ip.extRemoveLast(h, lo, hi)
+		r, err := ip.extRemoveLast(h, lo, hi, most)
 		if err != nil {
 			return hi, err
 		}
@@ -206,10 +207,24 @@ func (ip *Inode) removeRuns(h *jbd2.Handle, lo, hi uint64) (uint64, error) {
 // five nodes may become empty, and its blocks lie in up to six groups.
 const creditsRemove = creditsExtent + 6*creditsGroup
 
-// have says whether h may change n more blocks, if need be by an extension.
+// have says whether h may change n more blocks, if need be by an extension. It may
+// have changed more than it had credits for: revoke records take some too.
 func (fs *FS) have(h *jbd2.Handle, n int) bool {
 	c := h.Credits()
-	return c >= n || h.Extend(n) == nil
+	return c >= n || h.Extend(n-min(c, 0)) == nil
+}
+
+// maxMetaRun bounds how many blocks are freed at a step that need revoke records,
+// so that those of a step fit in few blocks of the log.
+const maxMetaRun = 1 << 11
+
+// freeMost returns how many blocks of ip are freed at a step, at most n. mapMu
+// is held.
+func (ip *Inode) freeMost(n uint32) uint32 {
+	if ip.dataIsMeta() {
+		return min(n, maxMetaRun)
+	}
+	return n
 }
 
 // freeRun frees the blocks of r, which are mapped no longer. With clusters, the

@@ -85,7 +85,7 @@ func (ip *Inode) insertRange(off, n int64) error {
 			if !fs.have(h, creditsShift+creditsSuper) {
 				return false, nil
 			}
-			r, err := ip.extRemoveLast(h, lo, hi)
+			r, err := ip.extRemoveLast(h, lo, hi, ondisk.MaxExtentLen)
 			if err != nil {
 				return false, err
 			}
@@ -116,7 +116,7 @@ func (ip *Inode) beforeShift(lo uint64) error {
 // move maps the blocks of r, a whole extent or the end of one, at to instead.
 // mapMu is held exclusively.
 func (ip *Inode) move(h *jbd2.Handle, r run, to ondisk.Lblk) error {
-	got, err := ip.extRemoveLast(h, uint64(r.lblk), uint64(r.lblk)+uint64(r.n))
+	got, err := ip.extRemoveLast(h, uint64(r.lblk), uint64(r.lblk)+uint64(r.n), r.n)
 	if err != nil {
 		return err
 	}

@@ -94,6 +94,7 @@ func (fs *FS) newInode(h *jbd2.Handle, ino ondisk.Ino, dir *Inode, mode uint16) 
 	h.Dirty(b)
 
 	ip := &Inode{fs: fs, ino: ino, raw: make(ondisk.RawInode, fs.inodeSize)}
+	ip.dataSyncTid.Store(uint32(h.Tid())) // without the inode there is no content
 	base := ip.raw.Base()
 	base.Mode.Set(mode)
 	base.Generation.Set(fs.random())

@@ -142,3 +142,42 @@ func TestRecoverShutdown(t *testing.T) {
 		}
 	}
 }
+
+// TestFdatasyncNew has a new, empty file outlive a crash after fdatasync: its
+// inode and name are what is needed to find its content.
+func TestFdatasyncNew(t *testing.T) {
+	mem := memImage(t, testfs.Mke2fs(t, testfs.Spec{Size: 16 << 20, Journal: "size=4"}))
+	fs, err := Open(mem, Options{CommitInterval: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newFile(t, fs, "first").Put()
+	if err := fs.Sync(); err != nil { // transaction numbers are not 0
+		t.Fatal(err)
+	}
+	ip := newFile(t, fs, "file")
+	if err := ip.Fsync(true); err != nil {
+		t.Fatal(err)
+	}
+	after := mem.Clone()
+	ip.Put()
+	if err := fs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if fs, err = Open(after, Options{}); err != nil {
+		t.Fatal(err)
+	}
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ip, err := fs.Lookup(root, "file"); err != nil {
+		t.Errorf("after the crash: %v", err)
+	} else {
+		ip.Put()
+	}
+	root.Put()
+	if err := fs.Close(); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -38,7 +38,7 @@ type Options struct {
 	CommitInterval  time.Duration // 0 is 5 seconds
 	NoBarrier       bool          // trust the device's write cache
 	JournalChecksum bool          // checksum v1 in the journal, where it has no better
-	JournalAsync    bool          // commit blocks are written with what they commit
+	JournalAsync    bool          // commit blocks are written with what they commit; not with DataOrdered
 	Errors          ErrorPolicy
 	Discard         bool    // freed blocks are discarded
 	Sync            bool    // every operation is durable when it returns

@@ -412,6 +412,10 @@ func (fs *FS) startJournal() error {
 	cfg := jbd2.Config{BlockSize: fs.blockSize}
 	fs.hasLog = fs.hasJournal && !fs.opts.NoLoad
 	if fs.hasLog {
+		if fs.opts.JournalAsync && fs.dataMode == DataOrdered {
+			// A commit block that waits for nothing does not wait for data either.
+			return fmt.Errorf("journal: asynchronous commits want another data mode than ordered: %w", syscall.EINVAL)
+		}
 		var err error
 		if cfg, err = fs.journalConfig(fs.sb); err != nil {
 			return fmt.Errorf("journal: %w", err)

@@ -2,9 +2,11 @@ package ext2fs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -179,5 +181,23 @@ func TestFdatasyncNew(t *testing.T) {
 	root.Put()
 	if err := fs.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestJournalAsync refuses, as the kernel does, commit blocks that do not wait for
+// the data that their transaction shows, where data comes first.
+func TestJournalAsync(t *testing.T) {
+	mem := memImage(t, testfs.Mke2fs(t, testfs.Spec{Size: 16 << 20, Journal: "size=4"}))
+	for mode := DataOrdered; mode <= DataWriteback; mode++ {
+		fs, err := Open(mem, Options{DataMode: mode, JournalAsync: true})
+		if refused := errors.Is(err, syscall.EINVAL); refused != (mode == DataOrdered) {
+			t.Errorf("mode %d: %v", mode, err)
+		}
+		if err == nil {
+			err = fs.Close()
+		}
+		if err != nil && mode != DataOrdered {
+			t.Error(err)
+		}
 	}
 }

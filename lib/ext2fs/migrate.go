@@ -51,47 +51,87 @@ func (ip *Inode) migrate(extents bool) error {
 // toExtents builds the tree and frees the indirect blocks in one transaction.
 func (ip *Inode) toExtents() error {
 	fs := ip.fs
-	var runs []run
-	err := ip.eachRun(0, fs.indMax(), func(r run) error {
-		if r.state == runHole {
-			return nil
+	for credits := 0; ; {
+		ip.mapMu.RLock()
+		need, err := ip.toExtentsCredits()
+		ip.mapMu.RUnlock()
+		if err != nil {
+			return err
 		}
-		if len(runs) == migrateMost {
+		credits = max(credits, need)
+		h, err := fs.start(credits)
+		if errors.Is(err, jbd2.ErrTooLarge) {
 			return syscall.EFBIG
 		}
-		runs = append(runs, r)
-		return nil
-	})
-	if err != nil {
-		return err
+		if err != nil {
+			return err
+		}
+		// What the kernel has written back may have come to the mapping meanwhile.
+		ip.mapMu.Lock()
+		need, err = ip.toExtentsCredits()
+		if err == nil && need <= credits {
+			err = ip.swapToExtents(h)
+		}
+		ip.mapMu.Unlock()
+		if err = stop(h, err); err != nil || need <= credits {
+			return err
+		}
+		credits = need
 	}
-	ip.mapMu.RLock()
+}
+
+// toExtentsCredits returns how many blocks swapToExtents changes at most. mapMu is
+// held.
+func (ip *Inode) toExtentsCredits() (int, error) {
+	runs, err := ip.indRuns()
+	if err != nil {
+		return 0, err
+	}
 	metas, err := ip.indMetas()
-	ip.mapMu.RUnlock()
+	return ip.migrateCredits(len(runs), metas), err
+}
+
+// swapToExtents is toExtents in a transaction. mapMu is held exclusively.
+func (ip *Inode) swapToExtents(h *jbd2.Handle) error {
+	runs, err := ip.indRuns()
 	if err != nil {
 		return err
 	}
-	h, err := fs.start(ip.migrateCredits(len(runs), metas))
-	if errors.Is(err, jbd2.ErrTooLarge) {
-		return syscall.EFBIG
-	}
+	metas, err := ip.indMetas()
 	if err != nil {
 		return err
 	}
-	ip.mapMu.Lock()
 	err = ip.swapMap(h, runs)
 	for i := 0; err == nil && i < len(metas); i++ {
 		err = ip.freeMeta(h, metas[i])
 	}
-	ip.raw.SetCtime(fs.now())
+	ip.raw.SetCtime(ip.fs.now())
 	if e := ip.storeData(h); err == nil {
 		err = e
 	}
-	ip.mapMu.Unlock()
-	return stop(h, err)
+	return err
 }
 
-// migrateCredits returns how many blocks toExtents changes at most.
+// indRuns returns what the file maps. mapMu is held.
+func (ip *Inode) indRuns() ([]run, error) {
+	var runs []run
+	for lblk, end := uint64(0), min(ip.fs.indMax(), uint64(ondisk.MaxLblk)+1); lblk < end; {
+		r, err := ip.mapRun(ondisk.Lblk(lblk), uint32(min(end-lblk, 1<<31)))
+		if err != nil {
+			return nil, err
+		}
+		if r.state != runHole {
+			if len(runs) == migrateMost {
+				return nil, syscall.EFBIG
+			}
+			runs = append(runs, r)
+		}
+		lblk += uint64(r.n)
+	}
+	return runs, nil
+}
+
+// migrateCredits returns how many blocks a migration to extents changes at most.
 func (ip *Inode) migrateCredits(runs int, metas []ondisk.Fsblk) int {
 	fs := ip.fs
 	perNode := (fs.blockSize-ondisk.ExtentEntry)/ondisk.ExtentEntry - 1 // less than a node holds

@@ -7,12 +7,14 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+	"github.com/e2kit/e2kit/lib/iomap"
 )
 
 // indirectImage makes an image with extents whose files have none, as after
@@ -303,5 +305,59 @@ func TestMigrateFaults(t *testing.T) {
 		if err := errors.Join(err, recoverAndCheck(t, testfs.Tool(t, "e2fsck"), dev)); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// TestMigrateWriteback has the kernel report what it has written back to a file
+// while the file is migrated: the kernel holds no lock of ours then. Nothing may be
+// lost of the mapping.
+func TestMigrateWriteback(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Size: 128 << 20, Inodes: 2000, Journal: "size=4"})
+	fs := openImage(t, img, Options{})
+	fs.SetKernelIO(KernelIO{On: true})
+	bs := int64(fs.BlockSize())
+	for i := range 1500 {
+		ip := newFile(t, fs, fmt.Sprint(i))
+		fs.Hold(ip.Ino())
+		if err := ip.Migrate(false); err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() { // its start waits for what another one commits
+			for range 3 {
+				if err := fs.jnl.CommitRunning(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		first := make(chan struct{})
+		wg.Go(func() {
+			for lblk := range int64(6) {
+				if lblk == 1 {
+					close(first)
+				}
+				if _, err := ip.KernelBegin(iomap.Write, 2*lblk*bs, bs); err != nil {
+					t.Error(err)
+				}
+				if _, err := ip.IOEnd(iomap.IOEnd{Flags: iomap.EndUnwritten | iomap.EndAppend, Pos: 2 * lblk * bs, Written: bs}); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		<-first
+		if err := ip.Migrate(true); err != nil {
+			t.Fatal(err)
+		}
+		wg.Wait()
+		for lblk := range int64(6) {
+			if b, err := ip.Bmap(uint64(2 * lblk)); err != nil || b == 0 {
+				t.Fatalf("file %d: block %d is at %d, %v", i, 2*lblk, b, err)
+			}
+		}
+		ip.Put()
+		fs.Release(ip.Ino(), 1)
+	}
+	if err := fs.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

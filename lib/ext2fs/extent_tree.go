@@ -72,7 +72,7 @@ func (p *extPath) prepare(h *jbd2.Handle, f *extFresh, grow int) error {
 		goal = e[0].Start()
 	}
 	for f.n < need {
-		blk, err := ip.fs.allocMeta(h, ip, goal)
+		blk, err := ip.allocNode(h, goal)
 		if err != nil {
 			f.release(h, ip)
 			return err
@@ -82,6 +82,18 @@ func (p *extPath) prepare(h *jbd2.Handle, f *extFresh, grow int) error {
 		ip.addBlocks(int64(ip.fs.clusterRatio))
 	}
 	return nil
+}
+
+// allocNode allocates a block for a node: one of those that are set aside, or else
+// one near goal.
+func (ip *Inode) allocNode(h *jbd2.Handle, goal ondisk.Fsblk) (ondisk.Fsblk, error) {
+	n := len(ip.fm.spare)
+	if n == 0 {
+		return ip.fs.allocMeta(h, ip, goal)
+	}
+	blk := ip.fm.spare[n-1]
+	ip.fm.spare = ip.fm.spare[:n-1]
+	return blk, ip.fs.commitReserved(h, blk, ip.fs.clusterRatio)
 }
 
 // release frees blocks that were not used.

@@ -36,7 +36,8 @@ type inodeMap struct{ fm fileMap }
 type fileMap struct {
 	rootOK atomic.Bool // the root of the extent tree was checked
 
-	nodesAt ondisk.Fsblk // guarded by Inode.mapMu: where to look for nodes of the extent tree; 0: near what they map
+	spare   []ondisk.Fsblk // guarded by Inode.mapMu: reserved for nodes of the extent tree
+	nodesAt ondisk.Fsblk   // guarded by Inode.mapMu: where to look for nodes of the extent tree; 0: near what they map
 
 	runMu sync.Mutex
 	runs  [4]run // guarded by runMu: found last, holes too; n is 0 if unused

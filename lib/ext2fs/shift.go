@@ -30,6 +30,7 @@ func (ip *Inode) collapse(off, n int64) error {
 	}
 	at := lo + by
 	return ip.update(creditsShift, func(h *jbd2.Handle) (bool, error) {
+		defer ip.dropSpare()
 		end := uint64(ondisk.MaxLblk) + 1
 		for at < end {
 			if !fs.have(h, creditsShift+creditsSuper) {
@@ -68,6 +69,7 @@ func (ip *Inode) insertRange(off, n int64) error {
 	hi := uint64(ondisk.MaxLblk) + 1
 	grown := false
 	return ip.update(creditsShift+creditsSuper, func(h *jbd2.Handle) (bool, error) {
+		defer ip.dropSpare()
 		if !grown {
 			last, err := ip.lastBlock()
 			if err != nil {
@@ -84,6 +86,9 @@ func (ip *Inode) insertRange(off, n int64) error {
 		for hi > lo {
 			if !fs.have(h, creditsShift+creditsSuper) {
 				return false, nil
+			}
+			if err := ip.spareNodes(); err != nil {
+				return false, err
 			}
 			r, err := ip.extRemoveLast(h, lo, hi, ondisk.MaxExtentLen)
 			if err != nil {
@@ -116,6 +121,9 @@ func (ip *Inode) beforeShift(lo uint64) error {
 // move maps the blocks of r, a whole extent or the end of one, at to instead.
 // mapMu is held exclusively.
 func (ip *Inode) move(h *jbd2.Handle, r run, to ondisk.Lblk) error {
+	if err := ip.spareNodes(); err != nil {
+		return err
+	}
 	got, err := ip.extRemoveLast(h, uint64(r.lblk), uint64(r.lblk)+uint64(r.n), r.n)
 	if err != nil {
 		return err
@@ -124,6 +132,31 @@ func (ip *Inode) move(h *jbd2.Handle, r run, to ondisk.Lblk) error {
 		return ip.errMapped(r.lblk)
 	}
 	return ip.insertRun(h, to, r.pblk, r.n, r.state == runUnwritten)
+}
+
+// spareNodes reserves what an insertion into the extent tree may take for nodes,
+// before an extent is taken out of it that could not be put back for want of space.
+// mapMu is held exclusively.
+func (ip *Inode) spareNodes() error {
+	fs, m := ip.fs, &ip.fm
+	root := extNode{node: ip.raw.Base().Block[:]}
+	for len(m.spare) < int(root.header().Depth.Get())+2 {
+		blk, _, err := fs.reserveNow(fs.goalFor(ip, 0), 1, 1, 0)
+		if err != nil {
+			return err
+		}
+		m.spare = append(m.spare, blk)
+	}
+	return nil
+}
+
+// dropSpare gives back what spareNodes reserved and nobody took. mapMu is held
+// exclusively.
+func (ip *Inode) dropSpare() {
+	for _, blk := range ip.fm.spare {
+		ip.fs.unreserve(blk, ip.fs.clusterRatio)
+	}
+	ip.fm.spare = nil
 }
 
 // lastBlock returns the block after the last one that is mapped. mapMu is held.

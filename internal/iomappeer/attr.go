@@ -16,6 +16,7 @@ func (in *Inode) expire() {
 // setattr sends SETATTR. What was set must be what the reply says.
 func (in *Inode) setattr(t *task, body setattrIn) (Attr, syscall.Errno) {
 	k := in.k
+	const fattrTimes = fattrAtime | fattrMtime | fattrCtime
 	var out attrOut
 	stamp := in.stamped.enter()
 	defer in.stamped.leave()
@@ -53,7 +54,9 @@ func (in *Inode) setattr(t *task, body setattrIn) (Attr, syscall.Errno) {
 	if times&fattrAtime != 0 {
 		attr("atime", in.sameTime(a.Atime, a.AtimeNsec, body.Atime, body.AtimeNsec), a.Atime, body.Atime)
 	}
-	in.update(a, out.AttrValid, out.AttrValidNsec)
+	if times == body.Valid || body.Valid&^fattrTimes != 0 {
+		in.update(a, out.AttrValid, out.AttrValidNsec)
+	} // else what the reply says of links may be older than what is known
 	return *a, 0
 }
 
@@ -350,11 +353,11 @@ func (k *Kernel) Setflags(in *Inode, v uint32) syscall.Errno {
 	t := k.task("setflags")
 	in.rwsem.Lock()
 	defer in.rwsem.Unlock()
-	in.stamped.enter()
-	defer in.stamped.leave()
 	var out ioctlOut
+	in.stamped.enter()
 	b, errno := k.call(t, opIoctl, in.nodeid, size(out), size(out)+8,
 		ioctlIn{Cmd: iocSetflags, InSize: 4, Flags: ioctlDir(in)}, v)
+	in.stamped.leave()
 	if errno != 0 {
 		return errno
 	}

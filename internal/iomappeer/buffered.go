@@ -137,7 +137,9 @@ func (in *Inode) compare(how string, p []byte, pos int64) {
 	if k.cfg.NoEnd {
 		check = "A11"
 	}
-	k.violate(check, in, "%s of [%d,+%d): byte %d is %#02x, but %#02x was written", how, pos, len(p), off, p[off-pos], want)
+	m, _, _, cached, _ := in.cache.lookup(k.prof, 0, off)
+	k.violate(check, in, "%s of [%d,+%d): byte %d is %#02x, but %#02x was written; the mapping cache has %v (%v), the server says %s", how, pos,
+		len(p), off, p[off-pos], want, m, cached, in.whereabouts(off))
 }
 
 // bwrite is write(2) through the page cache. The caller holds rwsem.

@@ -3,6 +3,7 @@ package iomappeer
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 )
 
@@ -73,8 +74,8 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) bool {
 		cl := c.at[at]
 		if cl != nil && (cl.in != in || cl.block != b) && m.Flags&FlagShared == 0 {
 			c.mu.Unlock()
-			k.violate("A4", in, "%v puts block %d at device block %d, where block %d of node %d lies, or %s by now", *m, b, at.blk,
-				cl.block, cl.in.nodeid, cl.in.whereabouts(cl.block))
+			k.violate("A4", in, "%v puts block %d at device block %d, where block %d of node %d lies, or %s by now, after\n    %s", *m, b,
+				at.blk, cl.block, cl.in.nodeid, cl.in.whereabouts(cl.block*k.bs), strings.Join(k.checks.tracer.history(cl.in.nodeid), "\n    "))
 			c.mu.Lock()
 			return true
 		}
@@ -96,11 +97,11 @@ func (c *claims) take(in *Inode, m *Mapping, pos, count int64, keep bool) bool {
 	return true
 }
 
-// whereabouts says what the server answers of a block of the file.
-func (in *Inode) whereabouts(block int64) string {
+// whereabouts says what the server answers of a byte of the file.
+func (in *Inode) whereabouts(pos int64) string {
 	k := in.k
 	var out beginOut
-	body := beginIn{Opflags: k.prof.opToWire(OpReport), AttrIno: in.attrInode(), Pos: uint64(block * k.bs), Count: uint64(k.bs)}
+	body := beginIn{Opflags: k.prof.opToWire(OpReport), AttrIno: in.attrInode(), Pos: uint64(roundDown(pos, k.bs)), Count: uint64(k.bs)}
 	if errno := k.callInto(k.checkTask(), opIomapBegin, in.nodeid, &out, body); errno != 0 {
 		return errno.Error()
 	}

@@ -64,7 +64,7 @@ type Inode struct {
 	freeing atomic.Int64 // operations under way that may free blocks
 	freeGen atomic.Int64 // how many there have been
 	talk    traffic      // requests that may change mappings
-	stamped traffic      // requests that set times, or for which the server takes the time itself
+	stamped traffic      // requests with attributes in their reply, or that change some
 }
 
 // traffic tells whether something went on during a request. What an answer says
@@ -347,11 +347,15 @@ func (in *Inode) getattr(t *task, force bool) syscall.Errno {
 
 func (in *Inode) fetchAttr(t *task) (Attr, syscall.Errno) {
 	var out attrOut
+	stamp := in.stamped.enter()
+	defer in.stamped.leave()
 	if errno := in.k.callInto(t, opGetattr, in.nodeid, &out, getattrIn{}); errno != 0 {
 		return Attr{}, errno
 	}
 	in.k.expect("A16", out.Dummy == 0, in, "the reserved word of an attribute reply is %#x", out.Dummy)
-	in.update(&out.Attr, out.AttrValid, out.AttrValidNsec)
+	if in.stamped.alone(stamp) { // else it may be older than what is known, as a version tells the kernel
+		in.update(&out.Attr, out.AttrValid, out.AttrValidNsec)
+	}
 	return out.Attr, 0
 }
 

@@ -302,6 +302,8 @@ func (k *Kernel) Link(in, dir *Inode, name string) syscall.Errno {
 	t := k.task("link")
 	dir.rwsem.Lock()
 	defer dir.rwsem.Unlock()
+	in.rwsem.Lock()
+	defer in.rwsem.Unlock()
 	in.stamped.enter()
 	defer in.stamped.leave()
 	was := in.Nlink()
@@ -339,6 +341,7 @@ func (k *Kernel) remove(dir *Inode, name string, op uint32) syscall.Errno {
 	k.frozen.RLock()
 	defer k.frozen.RUnlock()
 	dir.rwsem.Lock()
+	in.rwsem.Lock()
 	in.stamped.enter()
 	_, errno = k.call(t, op, dir.nodeid, 0, 0, name)
 	in.stamped.leave()
@@ -348,6 +351,7 @@ func (k *Kernel) remove(dir *Inode, name string, op uint32) syscall.Errno {
 		in.named(dname{dir.nodeid, name}, false, true)
 		in.unlinked(op == opRmdir)
 	}
+	in.rwsem.Unlock()
 	dir.rwsem.Unlock()
 	if errno == 0 {
 		in.dropIfUnused(t)

@@ -129,9 +129,9 @@ func (m Message) body() string {
 }
 
 const (
-	traceRing = 512 // messages that are remembered
-	traceShow = 60  // and shown with a violation, at most
-	traceKeep = 256 // bytes of each
+	traceRing = 2048 // messages that are remembered
+	traceShow = 120  // and shown with a violation, at most
+	traceKeep = 256  // bytes of each
 )
 
 type tracer struct {

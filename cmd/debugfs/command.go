@@ -102,38 +102,34 @@ func action(c *cli.Context, name string) error {
 func openOptions(c *cli.Context) (openOpts, error) {
 	o := openOpts{
 		write: c.Bool("w"), noCsum: c.Bool("n"), catastrophic: c.Bool("c"), image: c.Bool("i"),
-		direct: c.Bool("D"), data: c.String("d"),
+		direct: c.Bool("D"), data: c.String("d"), undo: c.String("z"),
 	}
-	if c.IsSet("z") {
-		o.undo = c.String("z")
-		if !o.write {
-			return o, cli.Usagef("-z saves what -w overwrites: give -w too")
-		}
+	if err := o.numbers(c.String("b"), c.String("s")); err != nil {
+		return o, cli.Usagef("%v", err)
 	}
-	if o.write && o.catastrophic {
-		return o, cli.Usagef("-c opens read-only: leave -w away")
+	if err := o.check(); err != nil {
+		return o, cli.Usagef("%v", err)
 	}
-	if o.data != "" && !o.image {
-		return o, cli.Usagef("-d names where the data of an image file is: give -i too")
-	}
-	if c.IsSet("b") {
-		n, err := cli.ParseSize(c.String("b"), 1)
+	return o, nil
+}
+
+// numbers reads the values of -b and -s, "" if they were not given.
+func (o *openOpts) numbers(blockSize, super string) error {
+	if blockSize != "" {
+		n, err := cli.ParseSize(blockSize, 1)
 		if err != nil {
-			return o, cli.Usagef("-b: %v", err)
+			return fmt.Errorf("-b: %w", err)
 		}
 		o.blockSize = int(n)
 	}
-	if c.IsSet("s") {
-		n, err := parseNumber(c.String("s"), 64)
+	if super != "" {
+		n, err := parseNumber(super, 64)
 		if err != nil {
-			return o, cli.Usagef("-s: %v", err)
-		}
-		if o.blockSize == 0 {
-			return o, cli.Usagef("-s counts in blocks: give their size by -b too")
+			return fmt.Errorf("-s: %w", err)
 		}
 		o.super = ondisk.Fsblk(n)
 	}
-	return o, nil
+	return nil
 }
 
 // runFile carries out the commands of a file, a line each.

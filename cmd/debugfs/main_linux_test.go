@@ -222,7 +222,6 @@ func TestFailures(t *testing.T) {
 		{[]string{"-V"}, 0, "debugfs 1.47"},
 		{[]string{"-R", "testb 1", "-c", img.Path}, 1, "-c"},
 		{[]string{"-R", "next", img.Path}, 1, "extent_open"},
-		{[]string{"-i", "-R", "ls", img.Path}, 1, "e2image -r"},
 	} {
 		status, _, errs := debugfs(c.args...)
 		if status != c.status || !strings.Contains(errs, c.errs) {

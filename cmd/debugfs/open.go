@@ -62,22 +62,10 @@ func openCmd(s *session, a *args) error {
 	if s.readOnly && o.write {
 		return fmt.Errorf("%s does not write", s.prog)
 	}
-	if o.write && o.catastrophic {
-		return usagef("-c opens read-only: leave -w away")
-	}
-	if v, ok := a.value("b"); ok {
-		n, err := cli.ParseSize(v, 1)
-		if err != nil {
-			return usagef("-b: %v", err)
-		}
-		o.blockSize = int(n)
-	}
-	if v, ok := a.value("s"); ok {
-		n, err := parseNumber(v, 64)
-		if err != nil {
-			return usagef("-s: %v", err)
-		}
-		o.super = ondisk.Fsblk(n)
+	size, _ := a.value("b")
+	super, _ := a.value("s")
+	if err := firstError(o.numbers(size, super), o.check()); err != nil {
+		return usagef("%v", err)
 	}
 	return s.open(a.word(0), o)
 }

@@ -83,9 +83,6 @@ func (s *session) now() time.Time {
 
 // open opens the file system on the device of that name.
 func (s *session) open(name string, o openOpts) error {
-	if o.image {
-		return fmt.Errorf("files of e2image other than raw ones (-r) are not read: convert it with e2image -r, and leave -i away: %w", syscall.EOPNOTSUPP)
-	}
 	bo := blockdev.Options{ReadOnly: !o.write, Exclusive: o.exclusive, Lock: o.exclusive}
 	if o.direct {
 		bo.Direct = blockdev.DirectOn
@@ -103,7 +100,48 @@ func (s *session) open(name string, o openOpts) error {
 		}
 		return s.attach(s.undo.dev, name, o)
 	}
+	if o.image {
+		dev, err := openImage(f, o.data)
+		if err != nil {
+			f.Close()
+			return err
+		}
+		return s.attach(dev, name, o)
+	}
 	return s.attach(f, name, o)
+}
+
+// openImage opens the file system in an image of e2image, whose other blocks are
+// read from the device called data, if that is not "".
+func openImage(img blockdev.Device, data string) (dev blockdev.Device, err error) {
+	if data == "" {
+		return ext2fs.OpenImage(img, nil)
+	}
+	f, err := blockdev.Open(data, blockdev.Options{ReadOnly: true, Direct: blockdev.DirectOff})
+	if err != nil {
+		return nil, fmt.Errorf("data source: %w", err)
+	}
+	if dev, err = ext2fs.OpenImage(img, f); err != nil {
+		f.Close()
+	}
+	return dev, err
+}
+
+// check fails for options that do not go together.
+func (o *openOpts) check() error {
+	switch {
+	case o.undo != "" && !o.write:
+		return errors.New("-z saves what -w overwrites: give -w too")
+	case o.write && o.catastrophic:
+		return errors.New("-c opens read-only: leave -w away")
+	case o.write && o.image:
+		return errors.New("-i opens read-only: leave -w away")
+	case o.data != "" && !o.image:
+		return errors.New("-d names where the data of an image file is: give -i too")
+	case o.super != 0 && o.blockSize == 0:
+		return errors.New("-s counts in blocks: give their size by -b too")
+	}
+	return nil
 }
 
 // attach opens the file system on dev, which is the session's from then on.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/ext2fs"
@@ -57,30 +58,46 @@ func ncheck(s *session, a *args) error {
 	if !s.json {
 		s.out.WriteString("Inode\tPathname\n")
 	}
-	paths := newPaths(r)
-	err = r.ScanInodes(ext2fs.ScanUsed, func(ino ondisk.Ino, raw ondisk.RawInode) bool {
-		b := raw.Base()
-		if b.Mode.Get()&ondisk.ModeFmt != ondisk.ModeDir || b.LinksCount.Get() == 0 || b.Dtime.Get() != 0 {
-			return !s.interrupted()
-		}
-		_ = r.DirentsOf(ino, raw, 0, func(e *ext2fs.RawDirent) bool { // damaged blocks have no names
-			if !wanted[e.Ino] || isDots(e.Name) {
+	type name struct {
+		dir, ino ondisk.Ino
+		ftype    uint8
+		name     string
+	}
+	most := left // of a part of the inodes that are looked at
+	visit := func(r *ext2fs.Raw, each ext2fs.EachInode) (found []name) {
+		each(func(ino ondisk.Ino, raw ondisk.RawInode) bool {
+			b := raw.Base()
+			if b.Mode.Get()&ondisk.ModeFmt != ondisk.ModeDir || b.LinksCount.Get() == 0 || b.Dtime.Get() != 0 {
 				return true
 			}
+			_ = r.DirentsOf(ino, raw, ext2fs.DirUnverified, func(e *ext2fs.RawDirent) bool { // damaged blocks have no names
+				if wanted[e.Ino] && !isDots(e.Name) {
+					found = append(found, name{ino, e.Ino, e.FileType, string(e.Name)})
+				}
+				return uint64(len(found)) < most
+			})
+			return uint64(len(found)) < most && !s.interrupted()
+		})
+		return found
+	}
+	paths := newPaths(r)
+	err = ext2fs.ScanInodes(r, ext2fs.ScanUsed, visit, func(found []name) bool {
+		for _, n := range found {
 			bad := ""
 			if a.has("c") {
-				bad = checkType(r, e)
+				bad = checkType(r, n.ino, n.ftype)
 			}
-			dir := paths.of(ino)
+			dir := paths.of(n.dir)
 			if s.json {
-				_ = list.add(nameJSON{e.Ino, joinPath(dir, string(e.Name)), bad}) // strings: it cannot fail
+				_ = list.add(nameJSON{n.ino, joinPath(dir, n.name), bad}) // strings: it cannot fail
 			} else {
-				fmt.Fprintf(s.out, "%d\t%s/%s%s\n", e.Ino, cli.Clean(dir), cli.Clean(string(e.Name)), bad)
+				fmt.Fprintf(s.out, "%d\t%s/%s%s\n", n.ino, cli.Clean(dir), cli.Clean(n.name), bad)
 			}
-			left--
-			return left > 0
-		})
-		return left > 0 && !s.interrupted()
+			if left--; left == 0 {
+				return false
+			}
+		}
+		return !s.interrupted()
 	})
 	if s.json {
 		list.end()
@@ -91,13 +108,13 @@ func ncheck(s *session, a *args) error {
 func isDots(name []byte) bool { return string(name) == "." || string(name) == ".." }
 
 // checkType says what is wrong with the file type of an entry, "" if nothing.
-func checkType(r *ext2fs.Raw, e *ext2fs.RawDirent) string {
-	mode, err := r.Mode(e.Ino)
+func checkType(r *ext2fs.Raw, ino ondisk.Ino, ftype uint8) string {
+	mode, err := r.Mode(ino)
 	if err != nil || !r.Super().HasIncompat(ondisk.IncompatFiletype) {
 		return ""
 	}
-	if t := ondisk.FileType(mode); t != e.FileType {
-		return fmt.Sprintf("  <--- BUG: file type %d, should be %d", e.FileType, t)
+	if t := ondisk.FileType(mode); t != ftype {
+		return fmt.Sprintf("  <--- BUG: file type %d, should be %d", ftype, t)
 	}
 	return ""
 }
@@ -109,17 +126,14 @@ func icheck(s *session, a *args) error {
 		return err
 	}
 	var order []ondisk.Fsblk
-	owner := map[ondisk.Fsblk]ondisk.Ino{}
 	for _, w := range a.words {
 		b, err := s.parseBlock(w)
 		if err != nil {
 			return err
 		}
 		order = append(order, b)
-		owner[b] = 0
 	}
-	left := len(owner)
-	err = s.findOwners(r, owner, &left)
+	owner, err := s.findOwners(r, order)
 	list := s.list()
 	if !s.json {
 		s.out.WriteString("Block\tInode number\n")
@@ -142,48 +156,56 @@ func icheck(s *session, a *args) error {
 	return err
 }
 
-// findOwners stores the first inode that uses each block of owner, until none
-// is left.
-func (s *session) findOwners(r *ext2fs.Raw, owner map[ondisk.Fsblk]ondisk.Ino, left *int) error {
-	lo, hi := ^ondisk.Fsblk(0), ondisk.Fsblk(0)
-	for b := range owner {
-		lo, hi = min(lo, b), max(hi, b)
-	}
-	take := func(ino ondisk.Ino, b ondisk.Fsblk) {
-		if o, ok := owner[b]; ok && o == 0 {
-			owner[b] = ino
-			*left--
-		}
+// findOwners returns the first inode that uses each block, if one does.
+func (s *session) findOwners(r *ext2fs.Raw, blocks []ondisk.Fsblk) (map[ondisk.Fsblk]ondisk.Ino, error) {
+	blocks = slices.Clone(blocks)
+	slices.Sort(blocks)
+	blocks = slices.Compact(blocks)
+	type owned struct {
+		b   ondisk.Fsblk
+		ino ondisk.Ino
 	}
 	steps := r.NewBudget()
-	return r.ScanInodes(ext2fs.ScanUsed, func(ino ondisk.Ino, raw ondisk.RawInode) bool {
-		b := raw.Base()
-		if b.LinksCount.Get() == 0 {
+	visit := func(r *ext2fs.Raw, each ext2fs.EachInode) (found []owned) {
+		var ino ondisk.Ino
+		seen := make(map[ondisk.Fsblk]bool)
+		take := func(from, to ondisk.Fsblk) { // of ino, without the end
+			i, _ := slices.BinarySearch(blocks, from)
+			for ; i < len(blocks) && blocks[i] < to; i++ {
+				if b := blocks[i]; !seen[b] {
+					seen[b] = true
+					found = append(found, owned{b, ino})
+				}
+			}
+		}
+		run := func(run ext2fs.RawRun) bool {
+			take(run.Pblk, run.Pblk+ondisk.Fsblk(run.Len))
+			return true
+		}
+		each(func(i ondisk.Ino, raw ondisk.RawInode) bool {
+			ino = i
+			b := raw.Base()
+			if b.LinksCount.Get() == 0 {
+				return true
+			}
+			if acl := raw.FileACL(); acl != 0 {
+				take(acl, acl+1)
+			}
+			if b.Dtime.Get() == 0 {
+				_ = r.WalkBlocksWithin(steps, ino, raw, run) // what is not a mapping has no blocks
+			}
 			return !s.interrupted()
+		})
+		return found
+	}
+	owner := map[ondisk.Fsblk]ondisk.Ino{}
+	err := ext2fs.ScanInodes(r, ext2fs.ScanUsed, visit, func(found []owned) bool {
+		for _, o := range found {
+			if owner[o.b] == 0 {
+				owner[o.b] = o.ino
+			}
 		}
-		if acl := raw.FileACL(); acl != 0 {
-			take(ino, acl)
-		}
-		if b.Dtime.Get() == 0 && *left > 0 {
-			_ = r.WalkBlocksWithin(steps, ino, raw, func(run ext2fs.RawRun) bool { // what is not a mapping has no blocks
-				end := run.Pblk + ondisk.Fsblk(run.Len)
-				if end <= lo || run.Pblk > hi {
-					return true
-				}
-				if uint64(run.Len) > uint64(len(owner)) {
-					for b := range owner {
-						if b >= run.Pblk && b < end {
-							take(ino, b)
-						}
-					}
-					return *left > 0
-				}
-				for b := run.Pblk; b < end; b++ {
-					take(ino, b)
-				}
-				return *left > 0
-			})
-		}
-		return *left > 0 && !s.interrupted()
+		return len(owner) < len(blocks) && !s.interrupted()
 	})
+	return owner, err
 }

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -89,16 +90,17 @@ func lookAt(t *testing.T, dev blockdev.Device, what string, seed uint64) bool {
 		r = strings.ReplaceAll(r, "%i", inode())
 		r = strings.ReplaceAll(r, "%d", []string{"/", "/big", inode()}[rng.IntN(3)])
 		r = strings.ReplaceAll(r, "%b", fmt.Sprint(rng.Int64N(int64(min(s.raw.Blocks(), 1<<40)))))
-		full := false
+		var full, late atomic.Bool
 		s.out.Reset(&limitWriter{left: 8 << 20, full: &full})
 		stop := time.Now().Add(30 * time.Second)
-		late := false
 		s.interrupted = func() bool {
-			late = late || time.Now().After(stop)
-			return late || full
+			if time.Now().After(stop) {
+				late.Store(true)
+			}
+			return late.Load() || full.Load()
 		}
 		s.execute(r)
-		if late || time.Now().After(stop) {
+		if late.Load() || time.Now().After(stop) {
 			t.Fatalf("%s: %q has no end", what, r)
 		}
 		var mem runtime.MemStats
@@ -123,13 +125,13 @@ func (keepOpen) Close() error { return nil }
 // of a file of many terabytes has no end that anybody waits for.
 type limitWriter struct {
 	left int
-	full *bool
+	full *atomic.Bool
 }
 
 func (w *limitWriter) Write(p []byte) (int, error) {
 	w.left -= len(p)
 	if w.left < 0 && w.full != nil {
-		*w.full = true
+		w.full.Store(true)
 	}
 	return len(p), nil
 }

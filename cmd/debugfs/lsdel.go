@@ -37,32 +37,21 @@ func lsdel(s *session, a *args) error {
 		}
 		since = s.now().Unix() - int64(n)
 	}
-	var list []deletedInode
 	steps := r.NewBudget()
-	err = r.ScanInodes(ext2fs.ScanUsed, func(ino ondisk.Ino, raw ondisk.RawInode) bool {
-		d := deletedInode{Ino: ino, Mode: raw.Base().Mode.Get(), UID: raw.UID(), Size: r.Size(raw), Dtime: raw.Base().Dtime.Get()}
-		inline := raw.Base().Flags.Get()&ondisk.FlagInlineData != 0
-		if d.Dtime == 0 || int64(d.Dtime) < since || !r.HasBlocks(raw) && !inline {
-			return !s.interrupted()
-		}
-		bad := false
-		_ = r.WalkBlocksWithin(steps, ino, raw, func(run ext2fs.RawRun) bool { // what follows is not counted
-			for b := run.Pblk; b < run.Pblk+ondisk.Fsblk(run.Len); b++ {
-				used, err := r.BlockUsed(b)
-				if b < r.FirstBlock() || err != nil {
-					bad = true
-					return false
+	visit := func(r *ext2fs.Raw, each ext2fs.EachInode) (list []deletedInode) {
+		each(func(ino ondisk.Ino, raw ondisk.RawInode) bool {
+			if t := raw.Base().Dtime.Get(); t != 0 && int64(t) >= since {
+				if d, ok := deleted(r, steps, ino, raw); ok {
+					list = append(list, d)
 				}
-				if !used {
-					d.Free++
-				}
-				d.Blocks++
 			}
-			return true
+			return !s.interrupted()
 		})
-		if !bad && (d.Free > 0 || inline) {
-			list = append(list, d)
-		}
+		return list
+	}
+	var list []deletedInode
+	err = ext2fs.ScanInodes(r, ext2fs.ScanUsed, visit, func(part []deletedInode) bool {
+		list = append(list, part...)
 		return !s.interrupted()
 	})
 	slices.SortStableFunc(list, func(a, b deletedInode) int { return cmp.Compare(a.Dtime, b.Dtime) })
@@ -76,4 +65,30 @@ func lsdel(s *session, a *args) error {
 	}
 	fmt.Fprintf(s.out, "%d deleted inodes found.\n", len(list))
 	return err
+}
+
+// deleted looks at an inode with a time of deletion, and says whether to list it.
+func deleted(r *ext2fs.Raw, steps *ext2fs.Budget, ino ondisk.Ino, raw ondisk.RawInode) (d deletedInode, ok bool) {
+	b := raw.Base()
+	inline := b.Flags.Get()&ondisk.FlagInlineData != 0
+	if !r.HasBlocks(raw) && !inline {
+		return d, false
+	}
+	d = deletedInode{Ino: ino, Mode: b.Mode.Get(), UID: raw.UID(), Size: r.Size(raw), Dtime: b.Dtime.Get()}
+	ok = true
+	_ = r.WalkBlocksWithin(steps, ino, raw, func(run ext2fs.RawRun) bool { // what follows is not counted
+		for b := run.Pblk; b < run.Pblk+ondisk.Fsblk(run.Len); b++ {
+			used, err := r.BlockUsed(b)
+			if b < r.FirstBlock() || err != nil {
+				ok = false
+				return false
+			}
+			if !used {
+				d.Free++
+			}
+			d.Blocks++
+		}
+		return true
+	})
+	return d, ok && (d.Free > 0 || inline)
 }

@@ -50,7 +50,8 @@ type session struct {
 	extent  *extentSession  // of extent_open
 	journal *journalSession // of journal_open
 	flush   func()          // shows what a pager holds back; nil if there is none
-	// interrupted is asked by commands that take long.
+	// interrupted is asked by commands that take long, some of them by several
+	// goroutines.
 	interrupted func() bool
 }
 

@@ -39,6 +39,15 @@ type Raw struct {
 	bitmaps  map[ondisk.Fsblk][]byte // made for groups that have none on disk
 	touched  bool                    // something was written
 	keepCsum bool                    // the superblock's checksum is wrong on purpose
+	ahead    *readAhead              // nil: blocks of directories are cached
+}
+
+// readAhead are the blocks that a scan over directories has read last, of which
+// it needs none twice.
+type readAhead struct {
+	buf   []byte
+	first ondisk.Fsblk
+	n     uint64
 }
 
 // RawOptions say how OpenRaw opens.
@@ -104,6 +113,7 @@ func (r *Raw) Clone() *Raw {
 	c.o.Writable = false
 	c.cache = map[ondisk.Fsblk][]byte{}
 	c.bitmaps = map[ondisk.Fsblk][]byte{}
+	c.ahead = nil
 	return &c
 }
 

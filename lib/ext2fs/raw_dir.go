@@ -23,9 +23,10 @@ type RawDirent struct {
 type DirFlags int
 
 const (
-	DirEmpty   DirFlags = 1 << iota // entries not in use
-	DirDeleted                      // what looks like deleted entries
-	DirTail                         // the places of checksums
+	DirEmpty      DirFlags = 1 << iota // entries not in use
+	DirDeleted                         // what looks like deleted entries
+	DirTail                            // the places of checksums
+	DirUnverified                      // nothing more: checksums are not checked
 )
 
 // Dirents calls fn with the entries of directory ino until it returns false.
@@ -51,7 +52,7 @@ func (r *Raw) DirentsOf(ino ondisk.Ino, raw ondisk.RawInode, flags DirFlags, fn 
 	}
 	var bad error
 	err := r.DirBlocks(ino, raw, func(lblk ondisk.Lblk, pblk ondisk.Fsblk, b []byte, err error) bool {
-		if err == nil && r.geo.hasCsum && !r.o.IgnoreCsum {
+		if err == nil && r.geo.hasCsum && !r.o.IgnoreCsum && flags&DirUnverified == 0 {
 			err = r.verifyDirBlock(ino, raw, b)
 		}
 		if err != nil && bad == nil {
@@ -133,7 +134,7 @@ func (r *Raw) DirBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(lblk ondisk
 			if budget--; budget == 0 {
 				return false
 			}
-			b, err := r.Block(pblk)
+			b, err := r.dirBlock(pblk, min(uint64(run.Len-i), end-uint64(lblk)))
 			if !fn(lblk, pblk, b, err) {
 				return false
 			}
@@ -143,6 +144,23 @@ func (r *Raw) DirBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(lblk ondisk
 		}
 		return true
 	})
+}
+
+// dirBlock returns block b of a directory, of which n lie together from b on.
+func (r *Raw) dirBlock(b ondisk.Fsblk, n uint64) ([]byte, error) {
+	if r.ahead == nil {
+		return r.Block(b)
+	}
+	a, bs := r.ahead, r.geo.blockSize
+	if b < a.first || b >= a.first+ondisk.Fsblk(a.n) {
+		n = min(n, uint64(len(a.buf)/bs))
+		if r.ReadBlocks(a.buf[:int(n)*bs], b) != nil {
+			return r.Block(b) // not all of them can be read
+		}
+		a.first, a.n = b, n
+	}
+	i := int(b-a.first) * bs
+	return a.buf[i : i+bs], nil
 }
 
 // inlineDirents is Dirents for a directory in its inode. Its ".." is the first

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/endian"
@@ -29,12 +30,17 @@ func (r *Raw) WalkBlocks(ino ondisk.Ino, raw ondisk.RawInode, fn func(run RawRun
 }
 
 // A Budget bounds how many blocks of mappings are read by walks that share it:
-// hostile trees can lead to the same block again and again.
-type Budget struct{ left uint64 }
+// hostile trees can lead to the same block again and again. It may be shared by
+// goroutines.
+type Budget struct{ left atomic.Int64 }
 
 // NewBudget returns a Budget that the mappings of all inodes of a good file
 // system do not exceed.
-func (r *Raw) NewBudget() *Budget { return &Budget{uint64(r.geo.blocks) + 16} }
+func (r *Raw) NewBudget() *Budget {
+	b := &Budget{}
+	b.left.Store(int64(r.geo.blocks) + 16)
+	return b
+}
 
 // WalkBlocksWithin is WalkBlocks that reads no more than b has left.
 func (r *Raw) WalkBlocksWithin(b *Budget, ino ondisk.Ino, raw ondisk.RawInode, fn func(run RawRun) bool) error {
@@ -78,11 +84,10 @@ func (w *rawWalk) emit(run RawRun) error {
 
 // node reads a block of the mapping, nil if that is not possible.
 func (w *rawWalk) node(b ondisk.Fsblk) ([]byte, error) {
-	if w.budget.left == 0 {
+	if w.budget.left.Add(-1) < 0 {
 		w.note(ondisk.Corrupt("block mapping", 0, "it has more blocks than the file system"))
 		return nil, errStop
 	}
-	w.budget.left--
 	d, err := w.r.Block(b)
 	if err != nil {
 		w.note(err)

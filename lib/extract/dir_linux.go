@@ -4,9 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path"
 	"runtime"
+	"strconv"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -24,7 +28,7 @@ func Dir(r *ext2fs.Raw, roots []Root, dest string, o Options) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", dest, err)
 	}
-	d := &dirSink{r: r, o: o, owner: unix.Geteuid() == 0, stack: []*openDir{{fd: fd}}, root: fd, jobs: make(chan job, 64)}
+	d := &dirSink{r: r, o: o, owner: unix.Geteuid() == 0, stack: []*openDir{newDir(fd, nil)}, root: fd, jobs: make(chan job, 2*runtime.GOMAXPROCS(0))}
 	if o.Warn != nil {
 		o.Warn = func(path string, err error) {
 			d.mu.Lock()
@@ -37,6 +41,9 @@ func Dir(r *ext2fs.Raw, roots []Root, dest string, o Options) error {
 		go d.work(r.Clone(), o)
 	}
 	err = walk(r, roots, d, o)
+	if err == nil { // all directories but dest have been left
+		d.flush(d.top())
+	}
 	close(d.jobs)
 	d.workers.Wait()
 	for _, dir := range d.stack {
@@ -47,7 +54,9 @@ func Dir(r *ext2fs.Raw, roots []Root, dest string, o Options) error {
 
 // dirSink writes below a directory. It goes by open directories and names that
 // are one component, and follows no link, so that nothing leads out of it. The
-// walk makes directories; regular files are made by several workers.
+// walk makes directories; regular files are made by several workers, who get
+// those of a directory together: it is locked by each that makes one in it. The
+// last to be done with a directory gives it its attributes.
 type dirSink struct {
 	r       *ext2fs.Raw
 	o       Options
@@ -61,28 +70,60 @@ type dirSink struct {
 	err error      // guarded by mu: of a worker, that ends the work
 }
 
-// openDir is a directory out there, and the files that are being made in it.
+// openDir is a directory out there, and the files that are to be made in it.
 type openDir struct {
 	fd      int
-	setgid  bool // files in it do not get the group of the process
+	n       *node // nil: it is not ours
+	plain   bool  // files in it get the group of the process, and the mode that is asked for
 	checked bool
-	pending sync.WaitGroup
+	files   []*node      // of the next job
+	users   atomic.Int32 // jobs, and the walk while it is in it
 }
 
-// inherits says whether files made in dir get its group.
-func (dir *openDir) inherits() bool {
+func newDir(fd int, n *node) *openDir {
+	dir := &openDir{fd: fd, n: n}
+	dir.users.Store(1)
+	return dir
+}
+
+// isPlain says whether files made in dir get the group of the process, and the
+// mode that they are made with, less the umask.
+func (dir *openDir) isPlain() bool {
 	if !dir.checked {
 		var st unix.Stat_t
-		dir.setgid = unix.Fstat(dir.fd, &st) != nil || st.Mode&unix.S_ISGID != 0
+		_, err := unix.Fgetxattr(dir.fd, "system.posix_acl_default", nil)
+		none := errors.Is(err, unix.ENODATA) || errors.Is(err, unix.EOPNOTSUPP)
+		dir.plain = none && unix.Fstat(dir.fd, &st) == nil && st.Mode&unix.S_ISGID == 0
 		dir.checked = true
 	}
-	return dir.setgid
+	return dir.plain
 }
 
+// job is files to be made in a directory.
 type job struct {
-	n      *node
-	dir    *openDir
-	setgid bool
+	files []*node
+	dir   *openDir
+	plain bool
+}
+
+// jobFiles is how many files a job has at most.
+const jobFiles = 128
+
+// flush has the files that are waiting made.
+func (d *dirSink) flush(dir *openDir) {
+	if len(dir.files) > 0 {
+		dir.users.Add(1)
+		d.jobs <- job{dir.files, dir, dir.isPlain()}
+		dir.files = nil
+	}
+}
+
+// release is called by who is done with a directory.
+func (m *maker) release(dir *openDir) error {
+	if dir.users.Add(-1) > 0 {
+		return nil
+	}
+	return errors.Join(m.attrs(dir.n, dir.fd, 0), unix.Close(dir.fd))
 }
 
 func (d *dirSink) top() *openDir { return d.stack[len(d.stack)-1] }
@@ -96,18 +137,33 @@ func (d *dirSink) failure() error {
 // work makes the regular files of jobs.
 func (d *dirSink) work(r *ext2fs.Raw, o Options) {
 	defer d.workers.Done()
-	m := &maker{r: r, o: o, owner: d.owner, uid: unix.Geteuid(), gid: unix.Getegid()}
+	m := &maker{r: r, o: o, owner: d.owner, uid: unix.Geteuid(), gid: unix.Getegid(), umask: umask()}
 	for j := range d.jobs {
-		if err := m.regular(j.n, j.dir.fd, j.setgid); err != nil {
-			if o.Warn != nil && !errors.Is(err, ErrStopped) {
-				o.Warn(j.n.path, err)
-			} else {
-				d.mu.Lock()
-				d.err = fmt.Errorf("%s: %w", j.n.path, err)
-				d.mu.Unlock()
+		for _, n := range j.files {
+			if d.failure() == nil {
+				d.fail(n.path, m.regular(n, j.dir.fd, j.plain))
 			}
 		}
-		j.dir.pending.Done()
+		if err := m.release(j.dir); err != nil {
+			d.fail(j.dir.n.path, err)
+		}
+	}
+}
+
+// fail tells what a worker could not do. Unless it is only told, the work ends.
+func (d *dirSink) fail(path string, err error) {
+	switch {
+	case err == nil:
+	case d.o.Warn != nil && !errors.Is(err, ErrStopped):
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		d.o.Warn(path, err)
+	default:
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.err == nil {
+			d.err = fmt.Errorf("%s: %w", path, err)
+		}
 	}
 }
 
@@ -121,17 +177,16 @@ func (d *dirSink) enter(n *node) error {
 	if err != nil {
 		return fmt.Errorf("open: %w", err)
 	}
-	d.stack = append(d.stack, &openDir{fd: fd})
+	d.stack = append(d.stack, newDir(fd, n))
 	return nil
 }
 
-func (d *dirSink) leave(n *node) error {
+func (d *dirSink) leave(*node) error {
 	dir := d.top()
 	d.stack = d.stack[:len(d.stack)-1]
-	dir.pending.Wait()
+	d.flush(dir)
 	m := maker{r: d.r, owner: d.owner}
-	err := m.attrs(n, dir.fd, false)
-	return errors.Join(err, unix.Close(dir.fd))
+	return m.release(dir)
 }
 
 func (d *dirSink) file(n *node) error {
@@ -146,10 +201,11 @@ func (d *dirSink) file(n *node) error {
 	switch n.typ() {
 	case ondisk.ModeReg:
 		if n.raw.Base().LinksCount.Get() > 1 { // it is there before its other names
-			return m.regular(n, dir.fd, true)
+			return m.regular(n, dir.fd, false)
 		}
-		dir.pending.Add(1)
-		d.jobs <- job{n, dir, dir.inherits()}
+		if dir.files = append(dir.files, n); len(dir.files) == jobFiles {
+			d.flush(dir)
+		}
 		return nil
 	case ondisk.ModeLnk:
 		target, err := d.r.Readlink(n.ino)
@@ -196,24 +252,51 @@ type maker struct {
 	owner bool
 	uid   int // of the process
 	gid   int
+	umask uint32
 	buf   []byte
 
 	window   []byte // of the device, from windowAt on
 	windowAt int64
 }
 
-func (m *maker) regular(n *node, dir int, setgid bool) error {
+// umask returns the bits that files are made without, all if that is not known.
+func umask() uint32 {
+	b, _ := os.ReadFile("/proc/self/status") // not every process sees it
+	_, rest, _ := strings.Cut(string(b), "\nUmask:")
+	word, _, _ := strings.Cut(rest, "\n")
+	n, err := strconv.ParseUint(strings.TrimSpace(word), 8, 32)
+	if err != nil {
+		return 0o777
+	}
+	return uint32(n)
+}
+
+// regular makes a file in dir, which may be plain.
+func (m *maker) regular(n *node, dir int, plain bool) error {
 	src, err := m.r.FileOf(n.ino, n.raw)
 	if err != nil {
 		return err
 	}
-	fd, err := unix.Openat(dir, path.Base(n.path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	// A file belongs to who makes it.
+	perm := uint32(0o600)
+	mine := plain && int(n.raw.UID()) == m.uid && int(n.raw.GID()) == m.gid
+	mode := uint32(n.raw.Base().Mode.Get() & 0o7777)
+	asked := mine && mode&(m.umask|0o7000) == 0
+	if asked {
+		perm = mode
+	}
+	fd, err := unix.Openat(dir, path.Base(n.path), unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, perm)
 	if err != nil {
 		return fmt.Errorf("create: %w", err)
 	}
-	// A file belongs to who makes it.
-	mine := !setgid && int(n.raw.UID()) == m.uid && int(n.raw.GID()) == m.gid
-	return errors.Join(m.content(fd, src), m.attrs(n, fd, mine), unix.Close(fd))
+	has := attrSet(0)
+	if mine {
+		has |= hasOwner
+	}
+	if asked {
+		has |= hasMode
+	}
+	return errors.Join(m.content(fd, src), m.attrs(n, fd, has), unix.Close(fd))
 }
 
 // content copies what is not a hole. What cannot be read stays a hole.
@@ -304,14 +387,24 @@ func timespec(t ondisk.Time) unix.Timespec {
 	return ts
 }
 
-// attrs gives an open file the attributes of n: the owner first, since that
-// takes away what comes after. mine says that it has that already.
-func (m *maker) attrs(n *node, fd int, mine bool) error {
+// attrSet are attributes that a file has from the start.
+type attrSet int
+
+const (
+	hasOwner attrSet = 1 << iota
+	hasMode
+)
+
+// attrs gives an open file the attributes of n that it does not have: the owner
+// first, since that takes away what comes after.
+func (m *maker) attrs(n *node, fd int, has attrSet) error {
 	var errs []error
-	if m.owner && !mine {
+	if m.owner && has&hasOwner == 0 {
 		errs = append(errs, unix.Fchown(fd, int(n.raw.UID()), int(n.raw.GID())))
 	}
-	errs = append(errs, unix.Fchmod(fd, uint32(n.raw.Base().Mode.Get()&0o7777)))
+	if has&hasMode == 0 {
+		errs = append(errs, unix.Fchmod(fd, uint32(n.raw.Base().Mode.Get()&0o7777)))
+	}
 	list, err := xattrs(m.r, n)
 	errs = append(errs, err)
 	for _, x := range list {

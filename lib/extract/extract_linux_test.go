@@ -85,6 +85,29 @@ func TestDir(t *testing.T) {
 	}
 }
 
+// TestDirInto has trees come out the same where the directory makes files what
+// they were not asked to be.
+func TestDirInto(t *testing.T) {
+	img := image(t, testfs.Spec{Name: "ext4"})
+	const modes = `cd "$1" && find . -mindepth 1 ! -path ./lost+found -printf '%p %m %U %G\n' | sort`
+	plain := testfs.Scratch(t)
+	if err := extract.Dir(open(t, img.Path), root, plain, extract.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	want := testfs.Run(t, "sh", "-c", modes, "sh", plain)
+	for _, prepare := range []string{`chown :70000 "$1" && chmod 2777 "$1"`, `setfacl -d -m u::rwx,g::-,o::- "$1"`} {
+		dir := testfs.Scratch(t)
+		testfs.Run(t, "sh", "-c", prepare, "sh", dir)
+		if err := extract.Dir(open(t, img.Path), root, dir, extract.Options{}); err != nil {
+			t.Fatal(err)
+		}
+		if got := testfs.Run(t, "sh", "-c", modes, "sh", dir); got != want {
+			t.Logf("in a directory after %s", prepare)
+			diff(t, got, want)
+		}
+	}
+}
+
 // TestTar has GNU tar read the archive.
 func TestTar(t *testing.T) {
 	tar := testfs.Tool(t, "tar")

@@ -161,6 +161,7 @@ type bed struct {
 	dir   string // the mount point
 	m     *mount // nil when not mounted
 	peak  int64  // bytes, over the mounts
+	said  []byte // by the tool that was run last
 }
 
 // run does the stage on a fresh image and leaves nothing behind.

@@ -25,7 +25,7 @@ func tiny(t *testing.T, args ...string) (code int, out, errs string, dir string)
 	t.Cleanup(func() { small = was })
 	small = scale{rounds: 1, image: 256 << 20, stream: 8 << 20, random: 4 << 20, ops: 128, fsyncs: 4,
 		limit: small.limit, files: 50, bigDir: 500, tarball: 100, mounts: 1,
-		makes: 2, populateFiles: 600, populateBytes: 64 << 20}
+		makes: 2, populateFiles: 600, populateBytes: 64 << 20, inspectFiles: 700}
 	var o, e bytes.Buffer
 	code = run(append([]string{"-quick", "-places", "test=" + dir, "-pin", "none"}, args...), &o, &e)
 	return code, o.String(), e.String(), dir
@@ -94,7 +94,7 @@ func TestMisuse(t *testing.T) {
 	}
 }
 
-// The stages of mke2fs, with C in both places.
+// The stages of tools, with C in both places.
 func TestMake(t *testing.T) {
 	c, err := exec.LookPath("mke2fs")
 	if err != nil {
@@ -115,6 +115,16 @@ func TestMake(t *testing.T) {
 		}
 	}
 	leftovers(t, dir)
+
+	if c, err := exec.LookPath("debugfs"); err == nil {
+		code, out, errs, dir = tiny(t, "-servers", "c,ours", "-c", here, "-ours", here, "-debugfs", c, "-c-debugfs", c, "-only", "inspect/")
+		for _, want := range []string{"inspect: rdump", "inspect: ncheck", "inspect: icheck"} {
+			if code != 0 || !strings.Contains(out, want) {
+				t.Errorf("no figure for %s, exit %d: %s%s", want, code, errs, out)
+			}
+		}
+		leftovers(t, dir)
+	}
 
 	code, _, errs, dir = tiny(t, "-servers", "ours", "-ours", here, "-mke2fs", "/bin/false", "-only", "populate/")
 	if code != 1 || !strings.Contains(errs, "populate") {

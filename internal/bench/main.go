@@ -52,8 +52,8 @@ type options struct {
 	json    string
 	spread  bool
 	best    bool
-	mke2fs  string // ours; "": none
-	cMke2fs string
+	mke2fs  tool
+	debugfs tool
 	stderr  io.Writer
 	stdout  io.Writer
 }
@@ -111,8 +111,10 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	fl.StringVar(&o.json, "json", "", "write all figures as JSON to this `file` (- for standard output, in place of tables)")
 	ours := fl.String("ours", "bin/fuse2fs", "our server")
 	oursOpts := fl.String("ours-opts", "", "mount options for our server")
-	fl.StringVar(&o.mke2fs, "mke2fs", "bin/mke2fs", "our mke2fs")
-	fl.StringVar(&o.cMke2fs, "c-mke2fs", "mke2fs", "C mke2fs")
+	fl.StringVar(&o.mke2fs.ours, "mke2fs", "bin/mke2fs", "our mke2fs")
+	fl.StringVar(&o.mke2fs.c, "c-mke2fs", "mke2fs", "C mke2fs")
+	fl.StringVar(&o.debugfs.ours, "debugfs", "bin/debugfs", "our debugfs")
+	fl.StringVar(&o.debugfs.c, "c-debugfs", "debugfs", "C debugfs")
 	c := fl.String("c", "/usr/bin/fuse2fs", "C fuse2fs")
 	bestOpts := fl.String("c-best-opts", "", "mount options for C fuse2fs at its best (default: what it knows of a list)")
 	if err := fl.Parse(args); err != nil {

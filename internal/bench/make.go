@@ -18,10 +18,10 @@ import (
 	"github.com/e2kit/e2kit/internal/bench/report"
 )
 
-// Stages of mke2fs compare two programs, each started as anyone would: nothing
-// is mounted, and they place themselves. The image starts as a hole, so that
-// what it takes in the end is what was written, or zeroed by the file system
-// below.
+// Stages of tools, such as mke2fs, compare two programs, each started as anyone
+// would: nothing is mounted, and they place themselves. The image of mke2fs
+// starts as a hole, so that what it takes in the end is what was written, or
+// zeroed by the file system below.
 
 // makeArgs are the same for both, who read the same mke2fs.conf.
 var makeArgs = []string{"-q", "-F", "-t", "ext4"}
@@ -37,10 +37,10 @@ var formatSizes = []struct {
 	{"8 TiB", 8 << 40, 5},
 }
 
-// makes measures a stage of mke2fs, by the servers that have one.
+// makes measures a stage of a tool, by the servers that have it.
 func (r *runner) makes(st *stage) {
 	for round := range r.o.repeat {
-		tools := r.o.tools()
+		tools := r.o.tools(st.tool)
 		for i := range tools {
 			t := tools[(i+round)%len(tools)]
 			key := st.name + "/" + t.name
@@ -63,15 +63,22 @@ func (r *runner) makes(st *stage) {
 	os.RemoveAll(filepath.Join(r.work, "source"))
 }
 
-// tools returns the servers that stand for a mke2fs: C and ours, if asked for.
-func (o *options) tools() (out []*server) {
+// A tool is a program of which there are two.
+type tool struct{ ours, c string } // paths; "": there is none
+
+// tools returns the servers that stand for a tool: C and ours, if asked for.
+func (o *options) tools(name string) (out []*server) {
+	t := o.mke2fs
+	if name == "debugfs" {
+		t = o.debugfs
+	}
 	for _, s := range o.servers {
 		path := ""
 		switch {
 		case s.name == "ours":
-			path = o.mke2fs
+			path = t.ours
 		case s.name == "c" || s.name == "c-best" && !slices.ContainsFunc(o.servers, func(s *server) bool { return s.name == "c" }):
-			path = o.cMke2fs
+			path = t.c
 		}
 		if path != "" {
 			out = append(out, &server{name: s.name, path: path})
@@ -80,15 +87,15 @@ func (o *options) tools() (out []*server) {
 	return out
 }
 
-// findTools finds out which mke2fs there are, and says which are not.
+// findTools finds out which tools there are, and says which are not.
 func (o *options) findTools() {
-	for _, p := range []*string{&o.mke2fs, &o.cMke2fs} {
+	for _, p := range []*string{&o.mke2fs.ours, &o.mke2fs.c, &o.debugfs.ours, &o.debugfs.c} {
 		found, err := exec.LookPath(*p)
 		if err == nil {
 			found, err = filepath.Abs(found)
 		}
 		if err != nil {
-			fmt.Fprintln(o.stderr, "bench: without a mke2fs:", err)
+			fmt.Fprintln(o.stderr, "bench: without a tool:", err)
 			found = ""
 		}
 		*p = found
@@ -105,6 +112,7 @@ func (b *bed) runTool(args ...string) (time.Duration, error) {
 	if err := cmd.Start(); err != nil {
 		return 0, err
 	}
+	b.said = nil
 	stop, looked := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(looked)
@@ -126,6 +134,7 @@ func (b *bed) runTool(args ...string) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%s %s: %w: %s", b.s.path, strings.Join(args, " "), err, strings.TrimSpace(out.String()))
 	}
+	b.said = out.Bytes()
 	return took, nil
 }
 
@@ -207,6 +216,9 @@ func (b *bed) least(n int, before func() error, args ...string) (time.Duration, 
 	return best, nil
 }
 
+// smallFile is how many bytes small files have.
+func smallFile(i int) int { return 700 + i%500*10 }
+
 // runPopulate fills file systems from folders.
 func runPopulate(b *bed) error {
 	for _, p := range []struct {
@@ -215,7 +227,7 @@ func runPopulate(b *bed) error {
 		bytes func(i int) int
 		per   float64 // of bytes; 0: a file is a unit
 	}{
-		{"small files", b.sc.populateFiles, func(i int) int { return 700 + i%500*10 }, 0},
+		{"small files", b.sc.populateFiles, smallFile, 0},
 		{"large files", int(b.sc.populateBytes / (32 << 20)), func(int) int { return 32 << 20 }, 1 << 20},
 	} {
 		if !b.r.matches(b.st, p.name) {

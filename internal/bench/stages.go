@@ -25,22 +25,25 @@ type scale struct {
 	makes         int   // runs of mke2fs for a figure, at most
 	populateFiles int   // small files to populate with
 	populateBytes int64 // large ones
+
+	inspectFiles int // files of the image that debugfs looks through
 }
 
 var (
 	full = scale{rounds: 3, image: 1280 << 20, stream: 512 << 20, random: 256 << 20, ops: 32768, fsyncs: 1000,
 		limit: 5 * time.Second, files: 20000, bigDir: 50000, tarball: 10000, mounts: 5,
-		makes: 31, populateFiles: 50000, populateBytes: 2 << 30}
+		makes: 31, populateFiles: 50000, populateBytes: 2 << 30, inspectFiles: 150000}
 	small = scale{rounds: 1, image: 512 << 20, stream: 128 << 20, random: 64 << 20, ops: 4096, fsyncs: 100,
 		limit: 400 * time.Millisecond, files: 2000, bigDir: 50000, tarball: 1000, mounts: 2,
-		makes: 7, populateFiles: 5000, populateBytes: 256 << 20}
+		makes: 7, populateFiles: 5000, populateBytes: 256 << 20, inspectFiles: 30000}
 )
 
 // A stage is a series of workloads on one image. run performs all of them,
 // since later ones need what earlier ones leave.
 type stage struct {
 	name    string
-	image   *template // nil: a stage of mke2fs, which makes its own
+	image   *template // nil: a stage of a tool, which makes its own
+	tool    string    // that it is of; "": mke2fs
 	long    bool      // only when asked for
 	metrics []report.Metric
 	run     func(b *bed) error
@@ -68,6 +71,7 @@ var (
 	cached    = report.Target{Kernel: 0.90, C: 4}
 	format    = report.Target{C: 1}
 	populated = report.Target{C: 2}
+	inspected = report.Target{C: 2}
 	none      = report.Target{}
 )
 
@@ -112,6 +116,9 @@ func init() {
 		{name: "format", run: runFormat, metrics: formatMetrics()},
 		{name: "populate", run: runPopulate, metrics: []report.Metric{
 			rate("small files", "files/s", populated), rate("large files", "MiB/s", populated)}},
+		{name: "inspect", tool: "debugfs", run: runInspect, metrics: []report.Metric{
+			rate("rdump", "files/s", inspected), {Name: "ncheck", Unit: "ms", Lower: true, Target: inspected},
+			{Name: "icheck", Unit: "ms", Lower: true, Target: inspected}}},
 		{name: "million", image: millionImage, run: runMillion, long: true, metrics: []report.Metric{
 			rate("walk cold", "files/s", coldStat), {Name: "peak RSS", Unit: "MiB", Lower: true}}},
 		{name: "8TiB", image: hugeImage, run: runHuge, long: true, metrics: []report.Metric{

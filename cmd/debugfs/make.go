@@ -28,7 +28,7 @@ func init() {
 		request{names: []string{"expand_dir", "expand"}, args: "directory", help: "add a block to a directory", needs: write, min: 1, max: 1, run: expandDir},
 	)
 	register(groupBlocks,
-		request{names: []string{"fallocate"}, args: "file start [end]", help: "give unwritten blocks to a file, where it has none", needs: write, min: 2, max: 3, run: fallocate},
+		request{names: []string{"fallocate"}, args: "file start [end]", help: "give unwritten blocks to a file, where it has none (zeros, if it has no extents)", needs: write, min: 2, max: 3, run: fallocate},
 		request{names: []string{"punch", "truncate"}, args: "file start [end]", help: "take blocks from a file", needs: write, min: 2, max: 3, run: punch},
 	)
 	register(groupXattrs,
@@ -136,11 +136,7 @@ func expandDir(s *session, a *args) error {
 		return err
 	}
 	return s.with(ino, func(fs *ext2fs.FS, ip *ext2fs.Inode) error {
-		err := fs.ExpandDir(ip)
-		if errors.Is(err, syscall.EINVAL) {
-			return errors.New("the directory has an index, or lies in its inode: neither has a place for an empty block")
-		}
-		return err
+		return fs.ExpandDir(ip)
 	})
 }
 
@@ -333,8 +329,12 @@ func fallocate(s *session, a *args) error {
 	}
 	const mode = ext2fs.FallocKeepSize | ext2fs.FallocPrivileged
 	return s.with(ino, func(fs *ext2fs.FS, ip *ext2fs.Inode) error {
-		if n >= 0 {
-			return ip.Fallocate(mode, off, n)
+		if err := ip.Fallocate(mode, off, max(n, 1)); n >= 0 || err != nil {
+			var no *ondisk.UnsupportedError
+			if errors.Is(err, syscall.EOPNOTSUPP) && !errors.As(err, &no) {
+				err = fillHoles(ip, off, n)
+			}
+			return err
 		}
 		for step := int64(1) << 30; step >= int64(fs.BlockSize()) && !s.interrupted(); {
 			err := ip.Fallocate(mode, off, min(step, ip.MaxBytes()-off))
@@ -352,6 +352,18 @@ func fallocate(s *session, a *args) error {
 		}
 		return nil
 	})
+}
+
+// fillHoles is fallocate for files without extents, whose blocks cannot be
+// unwritten, nor behind the end of the file.
+func fillHoles(ip *ext2fs.Inode, off, n int64) error {
+	bs := int64(ip.FS().BlockSize())
+	if n < 0 {
+		n = ip.MaxBytes() - off
+	} else if off+n > (ip.Size()+bs-1)/bs*bs {
+		return errors.New("a file without extents cannot have blocks behind its end: raise its size first, by sif")
+	}
+	return ip.FillHoles(off, n)
 }
 
 func punch(s *session, a *args) error {

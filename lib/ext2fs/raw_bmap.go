@@ -34,8 +34,14 @@ func (r *Raw) AllocBmap(ino ondisk.Ino, lblk ondisk.Lblk) (RawRun, error) {
 	if err != nil || run.Pblk != 0 {
 		return run, err
 	}
-	if r.geo.clusterRatio > 1 {
-		return run, fmt.Errorf("allocating in clusters, block by block: %w", syscall.EOPNOTSUPP)
+	if b, err := r.inCluster(ino, raw, lblk); err != nil || b != 0 {
+		if err == nil {
+			err = r.WriteBlock(b, make([]byte, r.geo.blockSize))
+		}
+		if err == nil {
+			err = r.SetBmap(ino, lblk, b)
+		}
+		return RawRun{Lblk: lblk, Pblk: b, Len: 1}, err
 	}
 	goal := r.geo.groupFirst(r.GroupOfInode(ino))
 	if lblk > 0 {
@@ -47,6 +53,7 @@ func (r *Raw) AllocBmap(ino ondisk.Ino, lblk ondisk.Lblk) (RawRun, error) {
 	if err != nil {
 		return run, err
 	}
+	b += ondisk.Fsblk(uint32(lblk) % r.geo.clusterRatio)
 	if err := r.WriteBlock(b, make([]byte, r.geo.blockSize)); err != nil {
 		return run, err
 	}
@@ -58,6 +65,29 @@ func (r *Raw) AllocBmap(ino ondisk.Ino, lblk ondisk.Lblk) (RawRun, error) {
 	}
 	r.addBlocks(raw, 1)
 	return RawRun{Lblk: lblk, Pblk: b, Len: 1}, errors.Join(r.WriteInode(ino, raw, true), r.WriteSuper())
+}
+
+// inCluster returns the block for lblk in the cluster that other blocks of the
+// same cluster of the file are in, 0 if none has one.
+func (r *Raw) inCluster(ino ondisk.Ino, raw ondisk.RawInode, lblk ondisk.Lblk) (ondisk.Fsblk, error) {
+	ratio := ondisk.Lblk(r.geo.clusterRatio)
+	for l := lblk - lblk%ratio; l-(lblk-lblk%ratio) < ratio; l++ {
+		if l == lblk {
+			continue
+		}
+		run, err := r.Bmap(ino, raw, l)
+		if err != nil || run.Pblk == 0 {
+			if err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if first := run.Pblk - r.geo.firstData; first%ondisk.Fsblk(ratio) != ondisk.Fsblk(l%ratio) {
+			return 0, ondisk.At(ondisk.Corrupt("block mapping", 0, "block %d at %d: they differ in their place in the cluster", l, run.Pblk), ino, 0)
+		}
+		return run.Pblk - ondisk.Fsblk(l%ratio) + ondisk.Fsblk(lblk%ratio), nil
+	}
+	return 0, nil
 }
 
 func (r *Raw) setBmap(ino ondisk.Ino, run RawRun) error {

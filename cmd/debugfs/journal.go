@@ -190,12 +190,9 @@ func journalRun(s *session, _ *args) error {
 		return err
 	}
 	s.raw = nil
-	fs, err := ext2fs.Open(s.dev, ext2fs.Options{Populating: true, Now: s.now})
+	fs, err := s.openFS()
 	if err == nil {
-		if ro, why := fs.ReadOnly(); ro {
-			err = fmt.Errorf("the journal is not replayed: %s", why)
-		}
-		err = firstError(err, fs.Close())
+		err = fs.Close()
 	}
 	return firstError(err, s.openRaw())
 }

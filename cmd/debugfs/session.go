@@ -43,6 +43,10 @@ type session struct {
 	undo *undo
 	raw  *ext2fs.Raw
 	fs   *ext2fs.FS
+	// counted says that no operation has made quotas out of date.
+	counted bool
+	mmp     *mmpClaim // nil: without protection, or not for writing
+	sleep   func(time.Duration)
 
 	root, cwd ondisk.Ino
 	clock     *time.Time // set by set_current_time
@@ -71,7 +75,7 @@ type openOpts struct {
 }
 
 func newSession(in io.Reader, out, errs io.Writer) *session {
-	return &session{prog: "debugfs", in: in, stdout: out, out: bufio.NewWriterSize(out, 64<<10), err: errs, interrupted: func() bool { return false }}
+	return &session{prog: "debugfs", in: in, stdout: out, out: bufio.NewWriterSize(out, 64<<10), err: errs, interrupted: func() bool { return false }, sleep: time.Sleep}
 }
 
 // now returns the time that changes are stamped with.
@@ -153,7 +157,16 @@ func (s *session) attach(dev blockdev.Device, name string, o openOpts) error {
 		s.dev, s.undo = nil, nil
 		return err
 	}
-	s.name, s.root, s.cwd = name, ondisk.RootIno, ondisk.RootIno
+	if o.write && s.raw.Super().HasIncompat(ondisk.IncompatMMP) {
+		mmp, err := s.claimMMP(name)
+		if err != nil {
+			err = firstError(err, s.raw.Close(false), s.undo.finish(), dev.Close())
+			s.dev, s.undo, s.raw = nil, nil, nil
+			return err
+		}
+		s.mmp = mmp
+	}
+	s.name, s.root, s.cwd, s.counted = name, ondisk.RootIno, ondisk.RootIno, true
 	return nil
 }
 
@@ -233,16 +246,46 @@ func (s *session) useFS() (*ext2fs.FS, error) {
 	if err := s.raw.Close(false); err != nil {
 		return nil, err
 	}
-	fs, err := ext2fs.Open(s.dev, ext2fs.Options{Populating: true, Now: s.now})
+	fs, err := s.openFS()
 	if err != nil {
 		return nil, errors.Join(err, s.openRaw()) // opening may have written
+	}
+	s.fs, s.raw, s.counted = fs, nil, false
+	return fs, nil
+}
+
+// openFS opens the file system for operations.
+func (s *session) openFS() (*ext2fs.FS, error) {
+	fs, err := ext2fs.Open(s.dev, ext2fs.Options{Offline: true, Now: s.now})
+	if err != nil {
+		return nil, err
 	}
 	if ro, why := fs.ReadOnly(); ro {
 		_ = fs.Close() // read-only: there is nothing to lose
 		return nil, fmt.Errorf("files cannot be changed: %s: %w", why, syscall.EOPNOTSUPP)
 	}
-	s.fs, s.raw = fs, nil
 	return fs, nil
+}
+
+// countQuota counts quotas anew after operations, which do not.
+func (s *session) countQuota() error {
+	if s.counted {
+		return nil
+	}
+	s.counted = true
+	r, err := s.useRaw()
+	if err != nil || !r.Super().HasROCompat(ondisk.ROCompatQuota) {
+		return err
+	}
+	fs, err := s.useFS()
+	if err == nil {
+		err = fs.FillQuota()
+	}
+	if err != nil {
+		return fmt.Errorf("quotas are not up to date, e2fsck counts them: %w", err)
+	}
+	s.counted = true
+	return nil
 }
 
 // close closes the file system, if one is open; with backups, copies of the
@@ -257,6 +300,7 @@ func (s *session) close(backups bool) error {
 		s.journal = nil
 	}
 	s.extent = nil
+	errs = append(errs, s.countQuota())
 	if backups {
 		if _, err := s.useRaw(); err != nil {
 			errs = append(errs, err)
@@ -267,8 +311,8 @@ func (s *session) close(backups bool) error {
 		errs = append(errs, s.raw.Close(backups))
 		s.raw = nil
 	}
-	errs = append(errs, s.undo.finish(), s.dev.Close())
-	s.name, s.dev, s.undo = "", nil, nil
+	errs = append(errs, s.mmp.release(), s.undo.finish(), s.dev.Close())
+	s.name, s.dev, s.undo, s.mmp = "", nil, nil, nil
 	return errors.Join(errs...)
 }
 

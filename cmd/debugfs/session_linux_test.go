@@ -68,7 +68,7 @@ func TestSession(t *testing.T) {
 
 // TestEdits is for what changes single fields and bytes.
 func TestEdits(t *testing.T) {
-	img := testfs.Mke2fs(t, testfs.Spec{Name: "edit", Size: 16 << 20, BlockSize: 1024, Features: "mmp"})
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "edit", Size: 16 << 20, BlockSize: 1024})
 	img.ExpectDirty("it is edited")
 	read := func(req string) string {
 		t.Helper()
@@ -89,15 +89,6 @@ func TestEdits(t *testing.T) {
 	edit("zap -b 3 5000")
 	if out := read("bd 5000"); !strings.HasPrefix(out, "0000  a3ab abab") || !strings.Contains(out, "\n0020  1111 1111 1111 1111 1111 1111 1111 1111  ") || !strings.Contains(out, "\n0040  abab") {
 		t.Errorf("zap: %s", out)
-	}
-	edit("smmp seq 77")
-	edit("smmp nodename there")
-	if out := read("dump_mmp"); !strings.Contains(out, "sequence: 0000004d\n") || !strings.Contains(out, "node_name: there\n") || out != cDebugfs(t, "-R", "dump_mmp", img.Path) {
-		t.Error(out)
-	}
-	edit("smmp clear")
-	if out := read("dump_mmp"); !strings.Contains(out, "sequence: ff4d4d50\n") {
-		t.Error(out)
 	}
 	status, _, errs := script(t, "", "set_current_time 20200102030405\nsif <11> mtime now\nclri <14>\n", "-w", img.Path)
 	day := time.Date(2020, 1, 2, 3, 4, 5, 0, time.Local)

@@ -110,6 +110,9 @@ func (ip *Inode) Setattr(set *SetAttr) error {
 		case !ip.isReg():
 			return syscall.EINVAL
 		}
+		if err := ip.mayWrite(); err != nil {
+			return err
+		}
 		also := set
 		if set.Valid == SetSize {
 			also = nil

@@ -296,6 +296,10 @@ func (fs *FS) dirAdd(h *jbd2.Handle, dp *Inode, name []byte, ino ondisk.Ino, fty
 	if len(name) == 0 || len(name) > ondisk.NameLen {
 		return syscall.ENAMETOOLONG
 	}
+	flags, _ := dp.dirState()
+	if err := mayAdd(flags, name); err != nil {
+		return err
+	}
 	if !fs.hasFiletype {
 		ftype = 0
 	}

@@ -54,7 +54,7 @@ func (ip *Inode) Fallocate(mode uint32, off, n int64) error {
 	default:
 		return syscall.ENODEV
 	}
-	if err := fs.writable(); err != nil {
+	if err := firstErr(fs.writable(), ip.mayWrite()); err != nil {
 		return err
 	}
 	ip.mu.Lock()

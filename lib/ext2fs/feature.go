@@ -3,6 +3,7 @@ package ext2fs
 import (
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -21,13 +22,37 @@ const (
 )
 
 // Those of them that are no obstacle to filling a file system that was just
-// made: nothing in it is encrypted, verified or folded yet, nobody else can have
-// it mounted, so that its block of multiple mount protection stays as it is, and
-// quotas are counted at the end, by FillQuota.
+// made, nor to editing one that nobody else has mounted, so that its block of
+// multiple mount protection is left to the caller. Quotas are counted at the end,
+// by FillQuota; what is encrypted, verified or folded in a way that is not known
+// is not changed.
 const (
 	incompatFillable = ondisk.IncompatMMP | ondisk.IncompatEncrypt | ondisk.IncompatCasefold
 	roCompatFillable = ondisk.ROCompatQuota | ondisk.ROCompatVerity
 )
+
+// mayAdd says why no entry of that name can be added to a directory with such
+// flags, nil if one can.
+func mayAdd(flags uint32, name []byte) error {
+	switch {
+	case flags&ondisk.FlagEncrypt != 0:
+		return &ondisk.UnsupportedError{Feature: "new names in an encrypted directory"}
+	case flags&ondisk.FlagCasefold != 0 && !ascii(name):
+		return &ondisk.UnsupportedError{Feature: "names outside of ASCII in a directory that folds case"}
+	}
+	return nil
+}
+
+// mayWrite says why the content of ip cannot be changed, nil if it can.
+func (ip *Inode) mayWrite() error {
+	switch {
+	case ip.flagged(ondisk.FlagEncrypt):
+		return &ondisk.UnsupportedError{Feature: "writing to an encrypted file"}
+	case ip.flagged(ondisk.FlagVerity):
+		return syscall.EPERM
+	}
+	return nil
+}
 
 // isNew tells whether s is as making a file system leaves it: never mounted, and
 // with no inode in use but those that every file system has and those of its
@@ -80,9 +105,9 @@ func names(bits uint32, known map[uint32]string, kind string) string {
 	return strings.Join(out, ", ")
 }
 
-// checkFeatures returns what keeps s from being written, or filled, "" if nothing
-// does. It fails with an UnsupportedError if s cannot be read either.
-func checkFeatures(s *ondisk.Super, fill bool) (readOnly string, err error) {
+// checkFeatures returns what keeps s from being written, or from being filled or
+// edited if it is fillable, "" if nothing does. It fails with an UnsupportedError if s cannot be read either.
+func checkFeatures(s *ondisk.Super, fillable bool) (readOnly string, err error) {
 	if s.RevLevel.Get() < ondisk.DynamicRev {
 		return "", nil
 	}
@@ -96,7 +121,7 @@ func checkFeatures(s *ondisk.Super, fill bool) (readOnly string, err error) {
 	if ro&ondisk.ROCompatBigalloc != 0 && in&ondisk.IncompatExtents == 0 {
 		return "", &ondisk.UnsupportedError{Feature: "bigalloc without extents"}
 	}
-	if fill && isNew(s) {
+	if fillable {
 		in &^= incompatFillable
 		ro &^= roCompatFillable
 	}

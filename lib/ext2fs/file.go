@@ -98,6 +98,11 @@ func (ip *Inode) write(p []byte, off int64, how writeHow) (int, error) {
 	if err := fs.writable(); err != nil {
 		return 0, err
 	}
+	if fs.opts.Offline {
+		if err := ip.mayWrite(); err != nil {
+			return 0, err
+		}
+	}
 	if most := ip.MaxBytes(); off >= most {
 		return 0, syscall.EFBIG
 	} else if int64(len(p)) > most-off {

@@ -27,7 +27,8 @@ var quotaMagic = [3]uint32{0xd9c01f11, 0xd9c01927, 0xd9c03f14}
 // dquot is what an id uses.
 type dquot struct {
 	id            uint32
-	inodes, space uint64 // space in bytes
+	inodes, space uint64   // space in bytes
+	limits        RawQuota // what else its entry says
 }
 
 // makeQuota makes the quota files, with what the root directory and lost+found use.
@@ -86,7 +87,7 @@ func (f *formatter) usage(t int) (out []dquot) {
 }
 
 func (f *formatter) makeQuotaFile(ino ondisk.Ino, t int) error {
-	data := quotaFile(quotaMagic[t], f.usage(t))
+	data := quotaFile(quotaMagic[t], quotaGraces{quotaGrace, quotaGrace}, f.usage(t))
 	ms, err := f.quotaBlocks(ino, len(data)/quotaBlock)
 	if err != nil {
 		return f.errorf("quota inode %d: %w", ino, err)
@@ -156,8 +157,12 @@ func addMapped(ms []mapped, m mapped) []mapped {
 	return slices.Insert(ms, i, m)
 }
 
+// quotaGraces is how long soft limits may be exceeded, by blocks and inodes, and
+// flags.
+type quotaGraces [3]uint32
+
 // quotaFile returns the content of a quota file. The ids are in order, each once.
-func quotaFile(magic uint32, qs []dquot) []byte {
+func quotaFile(magic uint32, graces quotaGraces, qs []dquot) []byte {
 	le := binary.LittleEndian
 	data := make([]byte, 2*quotaBlock)
 	// newBlock appends a block and returns its number.
@@ -186,15 +191,17 @@ func quotaFile(magic uint32, qs []dquot) []byte {
 		}
 		e := data[leaf*quotaBlock+quotaHeader+uint32(n)*quotaEntry:]
 		le.PutUint32(e, q.id)
-		le.PutUint64(e[24:], q.inodes)
-		le.PutUint64(e[48:], q.space)
+		l := &q.limits
+		for i, v := range []uint64{l.InodeHard, l.InodeSoft, q.inodes, l.BlockHard, l.BlockSoft, q.space, l.BlockGrace, l.InodeGrace} {
+			le.PutUint64(e[8+8*i:], v)
+		}
 		n++
 		le.PutUint16(data[leaf*quotaBlock+8:], uint16(n))
 		if n == quotaPerBlock {
 			leaf, n = 0, 0
 		}
 	}
-	for i, v := range []uint32{magic, quotaVersion, quotaGrace, quotaGrace, 0, uint32(len(data) / quotaBlock), 0, leaf} {
+	for i, v := range []uint32{magic, quotaVersion, graces[0], graces[1], graces[2], uint32(len(data) / quotaBlock), 0, leaf} {
 		le.PutUint32(data[4*i:], v)
 	}
 	return data

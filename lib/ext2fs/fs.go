@@ -52,6 +52,7 @@ type Options struct {
 	InitItable      bool   // zero uninitialised inode tables in the background
 	InitItableWait  int    // rest as many times as long as a table took; 0: do not rest
 	Populating      bool   // a new file system is being filled: all blocks may be used, it is not recorded as a mount, and FillQuota ends it
+	Offline         bool   // Populating, of any file system: nobody else has it, whatever its features, and FillQuota ends it
 	SbBlock         uint64 // superblock to use, in blocks of 1 KiB; 0 is the primary
 	MountPoint      string // recorded in the superblock
 	MemoryLimit     int64  // for replaying a journal in memory, bytes; 0 is 64 MiB
@@ -182,7 +183,8 @@ func Open(dev blockdev.Device, o Options) (*FS, error) {
 	if err != nil {
 		return nil, withBackup(dev, err)
 	}
-	why, err := checkFeatures(s, o.Populating)
+	o.Populating = o.Populating || o.Offline
+	why, err := checkFeatures(s, o.Offline || o.Populating && isNew(s))
 	if err != nil {
 		return nil, err
 	}

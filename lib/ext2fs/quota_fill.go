@@ -24,9 +24,9 @@ func (u *quotaUse) add(kind int, id uint32, inodes, space uint64) {
 }
 
 // FillQuota makes the quota files say what is used, by whom: all inodes are
-// looked at. It is for a file system that was opened with Options.Populating, once
-// it is full, as quotas are not counted on the way; limits are lost, which a new
-// file system has none of. Without the quota feature it does nothing.
+// looked at. Limits stay. It is for a file system that was opened with
+// Options.Populating or Options.Offline, once it is full or edited, as quotas are
+// not counted on the way. Without the quota feature it does nothing.
 func (fs *FS) FillQuota() error {
 	if !fs.opts.Populating || !fs.sb.HasROCompat(ondisk.ROCompatQuota) {
 		return nil
@@ -45,16 +45,36 @@ func (fs *FS) FillQuota() error {
 		if ino == 0 {
 			continue
 		}
+		graces, err := fs.keepLimits(&use, k, ino)
+		if err != nil {
+			return fmt.Errorf("quota inode %d: %w", ino, err)
+		}
 		list := make([]dquot, 0, len(use[k]))
 		for q := range maps.Values(use[k]) {
 			list = append(list, *q)
 		}
 		slices.SortFunc(list, func(a, b dquot) int { return cmp.Compare(a.id, b.id) })
-		if err := fs.writeQuotaFile(ino, quotaFile(quotaMagic[k], list)); err != nil {
+		if err := fs.writeQuotaFile(ino, quotaFile(quotaMagic[k], graces, list)); err != nil {
 			return fmt.Errorf("quota inode %d: %w", ino, err)
 		}
 	}
 	return nil
+}
+
+// keepLimits adds the limits that a quota file has to what is used.
+func (fs *FS) keepLimits(use *quotaUse, kind int, ino ondisk.Ino) (quotaGraces, error) {
+	ip, err := fs.iget(ino, igetSpecial)
+	if err != nil {
+		return quotaGraces{}, err
+	}
+	defer ip.Put()
+	return readQuotas(ip, ip.Size(), ino, quotaMagic[kind], func(q *RawQuota) bool {
+		if q.InodeHard|q.InodeSoft|q.BlockHard|q.BlockSoft != 0 {
+			use.add(kind, q.ID, 0, 0)
+			use[kind][q.ID].limits = *q
+		}
+		return true
+	})
 }
 
 // writeQuotaFile writes the content of a quota file, which grows if need be.

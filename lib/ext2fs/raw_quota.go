@@ -48,34 +48,49 @@ func (r *Raw) Quotas(kind int, fn func(q *RawQuota) bool) error {
 	if err != nil {
 		return err
 	}
-	w := &quotaWalk{f: f, fn: fn, left: 2 * (uint64(f.size)/quotaBlock + 1)}
-	head := make([]byte, quotaBlock)
-	if err := w.read(head, 0); err != nil {
-		return err
-	}
-	magic := binary.LittleEndian.Uint32(head)
+	magic := uint32(0)
 	for i, m := range quotaMagic {
-		if 1<<i == kind && m != magic {
-			return w.corrupt(0, "magic %#x", magic)
+		if 1<<i == kind {
+			magic = m
 		}
 	}
-	if v := binary.LittleEndian.Uint32(head[4:]); v != quotaVersion {
-		return w.corrupt(4, "version %d", v)
+	_, err = readQuotas(f, f.size, ino, magic, fn)
+	return err
+}
+
+// readQuotas calls fn with the entries of a quota file, in order of their id,
+// until it returns false, and returns what its header says.
+func readQuotas(f io.ReaderAt, size int64, ino ondisk.Ino, magic uint32, fn func(q *RawQuota) bool) (g quotaGraces, err error) {
+	w := &quotaWalk{f: f, ino: ino, fn: fn, left: 2 * (uint64(size)/quotaBlock + 1)}
+	head := make([]byte, quotaBlock)
+	if err := w.read(head, 0); err != nil {
+		return g, err
+	}
+	le := binary.LittleEndian
+	if m := le.Uint32(head); m != magic {
+		return g, w.corrupt(0, "magic %#x", m)
+	}
+	if v := le.Uint32(head[4:]); v != quotaVersion {
+		return g, w.corrupt(4, "version %d", v)
+	}
+	for i := range g {
+		g[i] = le.Uint32(head[8+4*i:])
 	}
 	if err := w.node(1, 0, 0); err != nil && !errors.Is(err, errStop) {
-		return err
+		return g, err
 	}
-	return nil
+	return g, nil
 }
 
 type quotaWalk struct {
-	f    *RawFile
+	f    io.ReaderAt
+	ino  ondisk.Ino
 	fn   func(q *RawQuota) bool
 	left uint64 // blocks that may be read: a tree of no more than twice the file
 }
 
 func (w *quotaWalk) corrupt(off int, format string, args ...any) error {
-	return ondisk.At(ondisk.Corrupt("quota file", off, format, args...), w.f.ino, 0)
+	return ondisk.At(ondisk.Corrupt("quota file", off, format, args...), w.ino, 0)
 }
 
 func (w *quotaWalk) read(p []byte, blk uint32) error {

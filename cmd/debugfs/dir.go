@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"strings"
 	"time"
@@ -131,7 +133,7 @@ func htree(s *session, a *args) error {
 	case b.Flags.Get()&ondisk.FlagIndex == 0:
 		return errors.New("the directory has no index")
 	}
-	t := &htreeDump{s: s, r: r, ino: ino, raw: raw, left: 1 + uint64(r.Size(raw))/uint64(r.BlockSize())}
+	t := &htreeDump{s: s, r: r, list: s.list(), ino: ino, raw: raw, left: 1 + uint64(r.Size(raw))/uint64(r.BlockSize())}
 	root, err := t.block(0)
 	if err != nil {
 		return err
@@ -139,9 +141,17 @@ func htree(s *session, a *args) error {
 	info := endian.View[ondisk.DxRootInfo](root[ondisk.DxRootInfoOff:])
 	t.hash = r.Super().HashVersion(info.HashVersion[0])
 	t.seed = r.Super().DirHashSeed()
+	levels, infoLen := int(info.IndirectLevels[0]), int(info.InfoLength[0])
+	if s.json {
+		defer t.list.end()
+		if err := t.list.add(map[string]any{"hash_version": info.HashVersion[0], "info_length": infoLen, "indirect_levels": levels, "flags": info.UnusedFlags[0]}); err != nil {
+			return err
+		}
+		return t.node(0, root, ondisk.DxRootInfoOff+infoLen, levels)
+	}
 	fmt.Fprintf(s.out, "Root node dump:\n\t Reserved zero: %d\n\t Hash Version: %d\n\t Info length: %d\n\t Indirect levels: %d\n\t Flags: %s\n",
 		info.Zero.Get(), info.HashVersion[0], info.InfoLength[0], info.IndirectLevels[0], alternate(info.UnusedFlags[0]))
-	return t.node(root, ondisk.DxRootInfoOff+int(info.InfoLength[0]), int(info.IndirectLevels[0]))
+	return t.node(0, root, ondisk.DxRootInfoOff+infoLen, levels)
 }
 
 // alternate returns a number as %#x of C has it: 0 is without a prefix.
@@ -155,6 +165,7 @@ func alternate(n uint8) string {
 type htreeDump struct {
 	s    *session
 	r    *ext2fs.Raw
+	list *jsonList
 	ino  ondisk.Ino
 	raw  ondisk.RawInode
 	hash uint8
@@ -178,17 +189,54 @@ func (t *htreeDump) block(lblk ondisk.Lblk) ([]byte, error) {
 	return t.r.Block(run.Pblk)
 }
 
-// node shows a node whose entries start at off, with levels of nodes below it.
-func (t *htreeDump) node(b []byte, off, levels int) error {
+// dxNodeJSON is a node of an index as JSON has it.
+type dxNodeJSON struct {
+	Lblk     ondisk.Lblk   `json:"block"`
+	Levels   int           `json:"levels_below"`
+	Count    int           `json:"count"`
+	Limit    int           `json:"limit"`
+	Checksum string        `json:"checksum,omitempty"`
+	Entries  []dxEntryJSON `json:"entries"`
+}
+
+type dxEntryJSON struct {
+	Hash string      `json:"hash"`
+	Lblk ondisk.Lblk `json:"block"`
+}
+
+// dxLeafJSON is a block of entries as JSON has it.
+type dxLeafJSON struct {
+	Lblk     ondisk.Lblk    `json:"leaf"`
+	Pblk     ondisk.Fsblk   `json:"pblk"`
+	Checksum string         `json:"checksum,omitempty"`
+	Entries  []dxDirentJSON `json:"entries"`
+}
+
+type dxDirentJSON struct {
+	Ino    ondisk.Ino `json:"ino"`
+	Hash   string     `json:"hash"`
+	Minor  string     `json:"minor"`
+	RecLen int        `json:"rec_len"`
+	Name   string     `json:"name"`
+}
+
+// node shows the node in block lblk, whose entries start at off, with levels of
+// nodes below it.
+func (t *htreeDump) node(lblk ondisk.Lblk, b []byte, off, levels int) error {
 	w := t.s.out
+	if t.s.json { // which comes when all is known
+		w = bufio.NewWriter(io.Discard)
+	}
 	if off+ondisk.DxEntrySize > len(b) {
 		return fmt.Errorf("entries of the node start at %d of %d bytes", off, len(b))
 	}
 	c := endian.View[ondisk.DxCountLimit](b[off:])
 	count, limit := int(c.Count.Get()), int(c.Limit.Get())
+	sum := ""
 	fmt.Fprintf(w, "Number of entries (count): %d\nNumber of entries (limit): %d\n", count, limit)
 	if tail := off + limit*ondisk.DxEntrySize; t.r.HasCsum() && tail+ondisk.DxTailSize <= len(b) {
-		fmt.Fprintf(w, "Checksum: 0x%08x\n", endian.View[ondisk.DxTail](b[tail:]).Checksum.Get())
+		sum = fmt.Sprintf("0x%08x", endian.View[ondisk.DxTail](b[tail:]).Checksum.Get())
+		fmt.Fprintf(w, "Checksum: %s\n", sum)
 	}
 	most := (len(b) - off) / ondisk.DxEntrySize
 	if count > most {
@@ -202,7 +250,9 @@ func (t *htreeDump) node(b []byte, off, levels int) error {
 		}
 		return entries[i].Hash.Get()
 	}
+	j := dxNodeJSON{Lblk: lblk, Levels: levels, Count: count, Limit: limit, Checksum: sum, Entries: []dxEntryJSON{}}
 	for i := range entries {
+		j.Entries = append(j.Entries, dxEntryJSON{fmt.Sprintf("0x%08x", hash(i)), ondisk.Lblk(entries[i].Block.Get())})
 		x := ""
 		if hash(i)&1 != 0 {
 			x = "(**)"
@@ -210,6 +260,11 @@ func (t *htreeDump) node(b []byte, off, levels int) error {
 		fmt.Fprintf(w, "Entry #%d: Hash 0x%08x%s, block %d\n", i, hash(i), x, entries[i].Block.Get())
 	}
 	fmt.Fprintln(w)
+	if t.s.json {
+		if err := t.list.add(j); err != nil {
+			return err
+		}
+	}
 	for i := range entries {
 		if t.s.interrupted() {
 			return errInterrupted
@@ -224,7 +279,7 @@ func (t *htreeDump) node(b []byte, off, levels int) error {
 				return t.bad
 			}
 		case levels > 0:
-			if err := t.node(below, ondisk.DxNodeOff, levels-1); err != nil {
+			if err := t.node(lblk, below, ondisk.DxNodeOff, levels-1); err != nil {
 				return err
 			}
 		default:
@@ -239,6 +294,20 @@ func (t *htreeDump) node(b []byte, off, levels int) error {
 func (t *htreeDump) leaf(lblk ondisk.Lblk, b []byte) {
 	w := t.s.out
 	run, _ := t.r.Bmap(t.ino, t.raw, lblk) // block has mapped it
+	if t.s.json {
+		j := dxLeafJSON{Lblk: lblk, Pblk: run.Pblk, Entries: []dxDirentJSON{}}
+		_, err := t.r.ScanDirBlock(b, ext2fs.DirEmpty|ext2fs.DirTail, func(e *ext2fs.RawDirent) bool {
+			if e.Tail {
+				j.Checksum = fmt.Sprintf("0x%08x", e.Csum)
+				return true
+			}
+			h, minor, _ := ondisk.DirHash(t.hash, &t.seed, e.Name) // an unknown hash is 0
+			j.Entries = append(j.Entries, dxDirentJSON{e.Ino, fmt.Sprintf("0x%08x", h), fmt.Sprintf("0x%08x", minor), e.RecLen, string(e.Name)})
+			return true
+		})
+		t.bad = firstError(t.bad, err, t.list.add(j))
+		return
+	}
 	fmt.Fprintf(w, "Reading directory block %d, phys %d\n", lblk, run.Pblk)
 	col := 0
 	_, err := t.r.ScanDirBlock(b, ext2fs.DirEmpty|ext2fs.DirTail, func(e *ext2fs.RawDirent) bool {

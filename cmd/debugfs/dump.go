@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/hex"
 	"fmt"
 	"io"
 
@@ -79,6 +80,9 @@ func blockDump(s *session, a *args) error {
 	if a.has("x") {
 		return s.dumpXattrs(data, ondisk.XattrHeaderSize, 0)
 	}
+	if s.json {
+		return s.emit(map[string]any{"block": b, "bytes": hex.EncodeToString(data)})
+	}
 	hexDump(s.out, data)
 	return nil
 }
@@ -100,7 +104,7 @@ func (s *session) blockOf(file string, n uint64) (ondisk.Fsblk, error) {
 }
 
 func inodeDump(s *session, a *args) error {
-	_, _, raw, err := s.load(a.word(0))
+	_, ino, raw, err := s.load(a.word(0))
 	if err != nil {
 		return err
 	}
@@ -108,17 +112,20 @@ func inodeDump(s *session, a *args) error {
 	if len(raw) == ondisk.GoodOldInodeSz {
 		extra = nil
 	}
+	part := []byte(raw)
 	switch {
 	case a.has("b"):
-		hexDump(s.out, raw.Base().Block[:])
+		part = raw.Base().Block[:]
 	case a.has("e"):
-		if len(extra) > 0 {
-			hexDump(s.out, extra)
-		}
+		part = extra
 	case a.has("x"):
 		return s.dumpXattrs(extra, ondisk.XattrIHeaderSize, ondisk.XattrIHeaderSize)
-	default:
-		hexDump(s.out, raw)
+	}
+	if s.json {
+		return s.emit(map[string]any{"ino": ino, "bytes": hex.EncodeToString(part)})
+	}
+	if len(part) > 0 {
+		hexDump(s.out, part)
 	}
 	return nil
 }
@@ -131,6 +138,10 @@ func (s *session) dumpXattrs(b []byte, first, base int) error {
 	}
 	w := s.out
 	magic := endian.View[endian.LE32](b).Get()
+	if s.json {
+		list, why := rawXattrs(b, first, base)
+		return s.emit(map[string]any{"magic": magic, "length": len(b), "value_start": base, "entries": list, "end": why})
+	}
 	if base == 0 {
 		fmt.Fprintf(w, "magic = %08x, length = %d\n", magic, len(b))
 	} else {
@@ -181,6 +192,49 @@ func (s *session) dumpXattrs(b []byte, first, base int) error {
 	}
 }
 
+// rawXattrJSON is an entry of a list of attributes, as it is.
+type rawXattrJSON struct {
+	Offset      int    `json:"offset"`
+	Hash        uint32 `json:"hash"`
+	NameIndex   uint8  `json:"name_index"`
+	Name        string `json:"name"`
+	ValueOffset int    `json:"value_offset"`
+	ValueInum   uint32 `json:"value_inum"`
+	ValueSize   uint32 `json:"value_size"`
+	Value       string `json:"value,omitempty"` // hexadecimal
+}
+
+// rawXattrs is dumpXattrs for JSON. It returns why the list ends, too.
+func rawXattrs(b []byte, first, base int) (list []rawXattrJSON, end string) {
+	list = []rawXattrJSON{}
+	if endian.View[endian.LE32](b).Get() != ondisk.XattrMagic {
+		return list, "there is no magic number"
+	}
+	for off := first; ; {
+		if off+4 > len(b) {
+			return list, "end of the space"
+		}
+		if endian.View[endian.LE32](b[off:]).Get() == 0 {
+			return list, "last entry"
+		}
+		if off+ondisk.XattrEntrySize > len(b) {
+			return list, "an entry runs out of the space"
+		}
+		e := endian.View[ondisk.XattrEntry](b[off:])
+		n := int(e.NameLen[0])
+		if off+ondisk.XattrEntrySize+n > len(b) {
+			return list, "a name runs out of the space"
+		}
+		x := rawXattrJSON{Offset: off, Hash: e.Hash.Get(), NameIndex: e.NameIndex[0], Name: string(b[off+ondisk.XattrEntrySize : off+ondisk.XattrEntrySize+n]),
+			ValueOffset: base + int(e.ValueOffs.Get()), ValueInum: e.ValueInum.Get(), ValueSize: e.ValueSize.Get()}
+		if x.ValueInum == 0 && uint64(x.ValueOffset)+uint64(x.ValueSize) <= uint64(len(b)) {
+			x.Value = hex.EncodeToString(b[x.ValueOffset : x.ValueOffset+int(x.ValueSize)])
+		}
+		list = append(list, x)
+		off += ondisk.XattrLen(n)
+	}
+}
+
 // caret shows control characters as ^X, and those above 127 after M-.
 func caret(b []byte) string {
 	var out bytes.Buffer
@@ -204,18 +258,26 @@ func dumpUnused(s *session, _ *args) error {
 		return err
 	}
 	buf := make([]byte, r.BlockSize())
+	list := s.list()
 	var bad error
 	err = r.FreeBlocksFrom(0, func(b ondisk.Fsblk) bool {
 		if err := r.ReadBlocks(buf, b); err != nil {
 			bad = err
 			return false
 		}
-		if !zero(buf) {
+		switch {
+		case zero(buf):
+		case s.json:
+			bad = list.add(map[string]any{"block": b, "bytes": hex.EncodeToString(buf)})
+		default:
 			fmt.Fprintf(s.out, "\nUnused block %d contains non-zero data:\n\n", b)
 			s.out.Write(buf)
 		}
-		return !s.interrupted()
+		return bad == nil && !s.interrupted()
 	})
+	if s.json {
+		list.end()
+	}
 	return firstError(err, bad)
 }
 

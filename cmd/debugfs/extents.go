@@ -93,12 +93,12 @@ func blocks(s *session, a *args) error {
 	if err != nil {
 		return err
 	}
+	if s.json {
+		runs, err := runsOf(r, ino, raw) // none, if it has no blocks
+		return firstError(s.emit(map[string]any{"ino": ino, "mapping": runs}), err)
+	}
 	if !r.HasBlocks(raw) {
 		return nil
-	}
-	if s.json {
-		runs, err := runsOf(r, ino, raw)
-		return firstError(s.emit(map[string]any{"ino": ino, "mapping": runs}), err)
 	}
 	err = r.WalkBlocks(ino, raw, func(run ext2fs.RawRun) bool {
 		for i := range run.Len {

@@ -56,8 +56,7 @@ func supportedFeatures(s *session, a *args) error {
 	if name := a.word(0); name != "" {
 		for _, n := range journalFeatures {
 			if n == name {
-				fmt.Fprintf(s.out, "Supported feature: %s\n", name)
-				return nil
+				return s.supported(name)
 			}
 		}
 		c, bit, err := e2p.ParseFeature(name)
@@ -67,13 +66,20 @@ func supportedFeatures(s *session, a *args) error {
 		case known[c]&bit == 0:
 			return fmt.Errorf("feature %s is known, and not supported", name)
 		}
-		fmt.Fprintf(s.out, "Supported feature: %s\n", e2p.FeatureName(c, bit))
-		return nil
+		return s.supported(e2p.FeatureName(c, bit))
 	}
 	names := e2p.FeatureNames(known)
 	if s.json {
 		return s.emit(map[string]any{"features": strings.Fields(names), "journal_features": journalFeatures})
 	}
 	fmt.Fprintf(s.out, "Supported features: %s\n %s\n", names, strings.Join(journalFeatures, " "))
+	return nil
+}
+
+func (s *session) supported(name string) error {
+	if s.json {
+		return s.emit(map[string]any{"feature": name, "supported": true})
+	}
+	fmt.Fprintf(s.out, "Supported feature: %s\n", name)
 	return nil
 }

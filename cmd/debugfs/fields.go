@@ -27,8 +27,7 @@ func init() {
 // operand: values may begin with a dash.
 func (s *session) fieldArgs(a *args, n int, what string, fields []e2p.Field) (done bool, err error) {
 	if len(a.words) == 1 && a.words[0] == "-l" {
-		s.listFields(what, fields)
-		return true, nil
+		return true, s.listFields(what, fields)
 	}
 	switch {
 	case len(a.words) != n:
@@ -42,7 +41,18 @@ func (s *session) fieldArgs(a *args, n int, what string, fields []e2p.Field) (do
 	return false, err
 }
 
-func (s *session) listFields(what string, fields []e2p.Field) {
+func (s *session) listFields(what string, fields []e2p.Field) error {
+	if s.json {
+		list := s.list()
+		defer list.end()
+		for i := range fields {
+			f := &fields[i]
+			if err := list.add(map[string]any{"name": f.Name, "type": fmt.Sprint(f.Kind), "elements": f.Len(), "halves": f.Hi}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
 	fmt.Fprintf(s.out, "Fields of the %s:\n", what)
 	for i := range fields {
 		f := &fields[i]
@@ -55,6 +65,7 @@ func (s *session) listFields(what string, fields []e2p.Field) {
 		}
 		fmt.Fprintf(s.out, "\t%-25s\t%s\n", name, f.Kind)
 	}
+	return nil
 }
 
 func ssv(s *session, a *args) error {

@@ -24,8 +24,10 @@ func init() {
 
 // A logDumper is a run of logdump.
 type logDumper struct {
-	out *bufio.Writer
-	raw *ext2fs.Raw // the open file system; nil if none is
+	out  *bufio.Writer
+	json bool
+	list *jsonList   // of JSON
+	raw  *ext2fs.Raw // the open file system; nil if none is
 
 	all      bool // -a: every block of the log, not only what is asked for
 	contents bool // -c: as hexadecimal numbers
@@ -52,11 +54,8 @@ type source struct {
 }
 
 func logdump(s *session, a *args) error {
-	if s.json {
-		return errors.New("there is no JSON of a log: leave --json away")
-	}
 	d := &logDumper{
-		out: s.out, all: a.has("a"), contents: a.has("c"), old: a.has("O"), super: a.has("S"),
+		out: s.out, json: s.json, all: a.has("a"), contents: a.has("c"), old: a.has("O"), super: a.has("S"),
 		headers: !a.has("b") && !a.has("i"), limit: -1, interrupted: s.interrupted,
 	}
 	if s.name != "" {
@@ -82,10 +81,32 @@ func logdump(s *session, a *args) error {
 			return err
 		}
 		d.out = bufio.NewWriter(f)
-		err = d.run(a)
+		err = d.show(a)
 		return errors.Join(err, d.out.Flush(), f.Close())
 	}
+	return d.show(a)
+}
+
+// show finds the journal and shows it, with what it is asked for.
+func (d *logDumper) show(a *args) error {
+	if d.json {
+		d.list = &jsonList{out: d.out}
+		defer d.list.end()
+	}
 	return d.run(a)
+}
+
+// logEvent is what a line of the listing is about, as JSON has it.
+type logEvent map[string]any
+
+// tell shows something: as JSON, or as text. What has no event is for people.
+func (d *logDumper) tell(e logEvent, format string, v ...any) {
+	switch {
+	case !d.json:
+		fmt.Fprintf(d.out, format, v...)
+	case e != nil:
+		_ = d.list.add(e) // numbers and strings
+	}
 }
 
 // target finds what -b and -i ask for.
@@ -105,7 +126,9 @@ func (d *logDumper) target(s *session, a *args) error {
 			return err
 		}
 		d.ino, d.inoBlock, d.inoOffset = ino, &blk, off
-		fmt.Fprintf(s.out, "Inode %d is at group %d, block %d, offset %d\n", ino, d.raw.GroupOfInode(ino), blk, off)
+		if !d.json {
+			fmt.Fprintf(s.out, "Inode %d is at group %d, block %d, offset %d\n", ino, d.raw.GroupOfInode(ino), blk, off)
+		}
 	}
 	if block {
 		v, _ := a.value("b")
@@ -205,6 +228,6 @@ func (d *logDumper) external() error {
 	if path == "" {
 		return fmt.Errorf("no block device has the journal, of UUID %s: name its file by -f", uuid)
 	}
-	fmt.Fprintf(d.out, "Using external journal found at %s\n", path)
+	d.tell(nil, "Using external journal found at %s\n", path)
 	return d.file(path)
 }

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"fmt"
-
 	"github.com/e2kit/e2kit/lib/e2p"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -46,30 +44,34 @@ func (w *logWalk) fastCommit(b []byte) (done bool) {
 		switch tag {
 		case jbd2.FCAddRange:
 			if r, err := ondisk.ParseFCAddRange(v); err == nil {
-				fmt.Fprintf(w.out, "tag ADD_RANGE, inode %d, lblk %d, pblk %d, len %d\n",
+				w.tell(logEvent{"event": "fast_commit", "tag": "ADD_RANGE", "ino": r.Ino.Get(), "lblk": r.Extent.Block.Get(), "pblk": r.Extent.Start(),
+					"len": r.Extent.Len(), "unwritten": r.Extent.Unwritten()}, "tag ADD_RANGE, inode %d, lblk %d, pblk %d, len %d\n",
 					int32(r.Ino.Get()), r.Extent.Block.Get(), r.Extent.Start(), r.Extent.Len())
 			}
 		case jbd2.FCDelRange:
 			if r, err := ondisk.ParseFCDelRange(v); err == nil {
-				fmt.Fprintf(w.out, "tag DEL_RANGE, inode %d, lblk %d, len %d\n",
+				w.tell(logEvent{"event": "fast_commit", "tag": "DEL_RANGE", "ino": r.Ino.Get(), "lblk": r.Lblk.Get(), "len": r.Len.Get()},
+					"tag DEL_RANGE, inode %d, lblk %d, len %d\n",
 					int32(r.Ino.Get()), int32(r.Lblk.Get()), int32(r.Len.Get()))
 			}
 		case jbd2.FCCreat, jbd2.FCLink, jbd2.FCUnlink:
 			if e, name, err := ondisk.ParseFCDentry(v); err == nil {
 				what := map[uint16]string{jbd2.FCCreat: "CREAT_DENTRY", jbd2.FCLink: "ADD_ENTRY", jbd2.FCUnlink: "DEL_ENTRY"}[tag]
-				fmt.Fprintf(w.out, "tag %s, parent %d, ino %d, name \"%s\"\n",
+				w.tell(logEvent{"event": "fast_commit", "tag": what, "parent": e.Parent.Get(), "ino": e.Ino.Get(), "name": e2p.Text(name)},
+					"tag %s, parent %d, ino %d, name \"%s\"\n",
 					what, int32(e.Parent.Get()), int32(e.Ino.Get()), e2p.Text(name))
 			}
 		case jbd2.FCInode:
 			if len(v) >= 4 {
-				fmt.Fprintf(w.out, "tag INODE, inode %d\n", int32(endian.View[endian.LE32](v).Get()))
+				ino := endian.View[endian.LE32](v).Get()
+				w.tell(logEvent{"event": "fast_commit", "tag": "INODE", "ino": ino}, "tag INODE, inode %d\n", int32(ino))
 			}
 		case jbd2.FCPad:
-			fmt.Fprintln(w.out, "tag PAD")
+			w.tell(logEvent{"event": "fast_commit", "tag": "PAD"}, "tag PAD\n")
 		case jbd2.FCTail:
 			if len(v) >= 8 {
 				tid := endian.View[jbd2.FCTailValue](v).Tid.Get()
-				fmt.Fprintf(w.out, "tag TAIL, tid %d\n", int32(tid))
+				w.tell(logEvent{"event": "fast_commit", "tag": "TAIL", "transaction": tid}, "tag TAIL, tid %d\n", int32(tid))
 				if older(tid) {
 					done = true
 					return false
@@ -78,7 +80,8 @@ func (w *logWalk) fastCommit(b []byte) (done bool) {
 		case jbd2.FCHead:
 			if len(v) >= 8 {
 				h := endian.View[jbd2.FCHeadValue](v)
-				fmt.Fprintf(w.out, "\n*** Fast Commit Area ***\ntag HEAD, features 0x%x, tid %d\n",
+				w.tell(logEvent{"event": "fast_commit", "tag": "HEAD", "features": h.Features.Get(), "transaction": h.Tid.Get()},
+					"\n*** Fast Commit Area ***\ntag HEAD, features 0x%x, tid %d\n",
 					h.Features.Get(), int32(h.Tid.Get()))
 				if older(h.Tid.Get()) {
 					done = true

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,14 @@ type logWalk struct {
 	at      uint32 // block that comes next
 	wrapped bool
 	passed  uint64 // blocks that were passed
+}
+
+// superEvent is the superblock of a journal as JSON has it.
+func superEvent(s *jbd2.Superblock) logEvent {
+	return logEvent{"event": "superblock", "type": s.Header.BlockType.Get(), "block_size": s.BlockSize.Get(), "max_len": s.MaxLen.Get(),
+		"first": s.First.Get(), "sequence": s.Sequence.Get(), "start": s.Start.Get(), "errno": int32(s.Errno.Get()),
+		"feature_compat": s.FeatureCompat.Get(), "feature_incompat": s.FeatureIncomp.Get(), "fast_commit_blocks": s.NumFCBlocks.Get(),
+		"uuid": e2p.UUIDString(s.UUID)}
 }
 
 // read returns the n bytes of the journal at byte off.
@@ -60,23 +69,25 @@ func (d *logDumper) journal() error {
 		if d.raw != nil {
 			bs = d.raw.BlockSize()
 		}
-		if err := e2p.ListJournal(d.out, w.sb, bs, false); err != nil {
+		if d.json {
+			d.tell(superEvent(w.sb), "")
+		} else if err := e2p.ListJournal(d.out, w.sb, bs, false); err != nil {
 			return err
 		}
-		fmt.Fprintln(d.out)
+		d.tell(nil, "\n")
 	}
 	if w.sb.Header.Magic.Get() != jbd2.Magic {
-		fmt.Fprintln(d.out, "Journal superblock magic number invalid!")
+		d.tell(nil, "Journal superblock magic number invalid!\n")
 		return errors.New("there is no journal")
 	}
 	if d.raw != nil && w.bs != uint32(d.raw.BlockSize()) || w.bs < 1024 || w.bs > ondisk.MaxBlockSize || w.bs&(w.bs-1) != 0 {
-		fmt.Fprintf(d.out, "Journal block size invalid: %d (%d)\n", w.bs, w.bs)
+		d.tell(nil, "Journal block size invalid: %d (%d)\n", w.bs, w.bs)
 		return errors.New("the journal cannot be read")
 	}
 	w.layout = jbd2.LayoutOf(w.sb, int(w.bs))
 	w.tid, w.at = jbd2.Tid(w.sb.Sequence.Get()), w.sb.Start.Get()
 	w.end = uint32(min(uint64(w.sb.MaxLen.Get()), uint64(d.size)/uint64(w.bs)))
-	fmt.Fprintf(d.out, "Journal starts at block %d, transaction %d\n", w.at, w.tid)
+	d.tell(logEvent{"event": "journal", "start": w.at, "transaction": w.tid}, "Journal starts at block %d, transaction %d\n", w.at, w.tid)
 	if w.at != 0 || d.old {
 		if w.at == 0 {
 			w.at = 1
@@ -93,13 +104,15 @@ func (d *logDumper) deviceHeader(s *ondisk.Super) int64 {
 	if s.Magic.Get() != ondisk.SuperMagic || s.FeatureIncompat.Get()&ondisk.IncompatJournalDev == 0 || log > 6 {
 		return 0
 	}
-	fmt.Fprintln(d.out, "Ext2 superblock header found.")
+	d.tell(nil, "Ext2 superblock header found.\n")
 	if d.all {
 		blocks := uint64(s.BlocksCountLo.Get())
 		if s.FeatureIncompat.Get()&ondisk.Incompat64Bit != 0 {
 			blocks |= uint64(s.BlocksCountHi.Get()) << 32
 		}
-		fmt.Fprintf(d.out, "\tuuid=%s\n\tblocksize=%d\n\tjournal data size %d\n", e2p.UUIDString(s.UUID), 1024<<log, blocks)
+		uuid := e2p.UUIDString(s.UUID)
+		d.tell(logEvent{"event": "device", "uuid": uuid, "block_size": 1024 << log, "blocks": blocks},
+			"\tuuid=%s\n\tblocksize=%d\n\tjournal data size %d\n", uuid, 1024<<log, blocks)
 	}
 	if log == 0 {
 		return 2 * 1024
@@ -127,7 +140,7 @@ func (w *logWalk) transactions() error {
 		case w.old && w.limit != -1 && count >= w.limit:
 			return nil
 		case w.old && w.wrapped && (w.at == first || w.passed > 2*uint64(w.end)):
-			fmt.Fprintf(w.out, "Dump all %d journal records.\n", count)
+			w.tell(logEvent{"event": "end", "transactions": count}, "Dump all %d journal records.\n", count)
 			return nil
 		case w.passed > 2*uint64(w.end):
 			return fmt.Errorf("journal: transaction %d has no end", w.tid)
@@ -140,7 +153,7 @@ func (w *logWalk) transactions() error {
 		seq, kind := jbd2.Tid(h.Sequence.Get()), h.BlockType.Get()
 		if h.Magic.Get() != jbd2.Magic {
 			if !told {
-				fmt.Fprintf(w.out, "No magic number at block %d: end of journal.\n", w.at)
+				w.tell(logEvent{"event": "end", "block": w.at}, "No magic number at block %d: end of journal.\n", w.at)
 			}
 			if told = true; !w.old || w.limit == -1 {
 				return nil
@@ -149,13 +162,15 @@ func (w *logWalk) transactions() error {
 			continue
 		}
 		if seq != w.tid {
-			fmt.Fprintf(w.out, "Found sequence %d (not %d) at block %d: end of journal.\n", seq, w.tid, w.at)
+			w.tell(logEvent{"event": "end", "block": w.at, "sequence": seq, "expected": w.tid},
+				"Found sequence %d (not %d) at block %d: end of journal.\n", seq, w.tid, w.at)
 			if !w.old {
 				return nil
 			}
 		}
 		if w.headers {
-			fmt.Fprintf(w.out, "Found expected sequence %d, type %d (%s) at block %d\n", seq, kind, blockTypeName(kind), w.at)
+			w.tell(logEvent{"event": "block", "sequence": seq, "type": kind, "name": blockTypeName(kind), "block": w.at},
+				"Found expected sequence %d, type %d (%s) at block %d\n", seq, kind, blockTypeName(kind), w.at)
 		}
 		switch kind {
 		case jbd2.DescriptorBlock:
@@ -170,7 +185,7 @@ func (w *logWalk) transactions() error {
 			w.revokes(b)
 			w.next()
 		default:
-			fmt.Fprintf(w.out, "Unexpected block type %d at block %d.\n", kind, w.at)
+			w.tell(nil, "Unexpected block type %d at block %d.\n", kind, w.at)
 			return nil
 		}
 	}
@@ -192,7 +207,7 @@ func blockTypeName(kind uint32) string {
 // that.
 func (w *logWalk) descriptor(b []byte) error {
 	if w.all {
-		fmt.Fprintf(w.out, "Dumping descriptor block, sequence %d, at block %d:\n", w.tid, w.at)
+		w.tell(nil, "Dumping descriptor block, sequence %d, at block %d:\n", w.tid, w.at)
 	}
 	w.next()
 	for t := range w.layout.Tags(b) {
@@ -212,11 +227,12 @@ func (w *logWalk) logged(t jbd2.Tag) error {
 	if !w.all && !asked {
 		return nil
 	}
-	fmt.Fprintf(w.out, "  FS block %d logged at ", home)
+	seq := ""
 	if !w.all {
-		fmt.Fprintf(w.out, "sequence %d, ", w.tid)
+		seq = fmt.Sprintf("sequence %d, ", w.tid)
 	}
-	fmt.Fprintf(w.out, "journal block %d (flags 0x%x)\n", w.at, t.Flags)
+	w.tell(logEvent{"event": "logged", "fs_block": home, "sequence": w.tid, "journal_block": w.at, "flags": t.Flags},
+		"  FS block %d logged at %sjournal block %d (flags 0x%x)\n", home, seq, w.at, t.Flags)
 	if !asked && !(w.all && w.contents) {
 		return nil
 	}
@@ -243,17 +259,22 @@ func (w *logWalk) bit(b []byte) {
 	sb := w.raw.Super()
 	n := uint64(*w.logDumper.block-ondisk.Fsblk(sb.FirstDataBlock.Get())) % uint64(sb.BlocksPerGroup.Get())
 	m := e2p.Bitmap{Bits: b}
-	state := "CLEAR"
-	if m.Used(uint32(n / uint64(w.raw.ClusterRatio()))) {
-		state = "SET"
-	}
-	fmt.Fprintf(w.out, "    (block bitmap for block %d: block is %s)\n", *w.logDumper.block, state)
+	used := m.Used(uint32(n / uint64(w.raw.ClusterRatio())))
+	w.tell(logEvent{"event": "bitmap", "block": *w.logDumper.block, "used": used},
+		"    (block bitmap for block %d: block is %s)\n", *w.logDumper.block, map[bool]string{false: "CLEAR", true: "SET"}[used])
 }
 
 // inode shows the inode that is asked for, of b, a block of its table.
 func (w *logWalk) inode(b []byte) error {
-	fmt.Fprintf(w.out, "    (inode block for inode %d):\n", w.ino)
 	raw := ondisk.RawInode(b[w.inoOffset : w.inoOffset+w.raw.InodeSize()])
+	if w.json {
+		b := raw.Base()
+		w.tell(logEvent{"event": "inode", "ino": w.ino, "type": typeName(b.Mode.Get()), "mode": b.Mode.Get(), "uid": raw.UID(), "gid": raw.GID(),
+			"size": w.raw.Size(raw), "links_count": b.LinksCount.Get(), "sectors": w.raw.Sectors(raw), "flags": b.Flags.Get(),
+			"generation": b.Generation.Get(), "file_acl": raw.FileACL(), "bytes": hex.EncodeToString(raw)}, "")
+		return nil
+	}
+	fmt.Fprintf(w.out, "    (inode block for inode %d):\n", w.ino)
 	if err := e2p.ListInode(w.out, "    ", w.ino, raw, w.raw.HasCsum(), systemNames().Location); err != nil {
 		return err
 	}
@@ -280,6 +301,10 @@ func (w *logWalk) inode(b []byte) error {
 
 // hexdump shows b as numbers of four bytes and as text.
 func (w *logWalk) hexdump(b []byte) {
+	if w.json {
+		w.tell(logEvent{"event": "contents", "bytes": hex.EncodeToString(b)}, "")
+		return
+	}
 	for i := 0; i+16 <= len(b); i += 16 {
 		row := b[i : i+16]
 		fmt.Fprintf(w.out, "    %04x:  ", i)
@@ -299,17 +324,18 @@ func (w *logWalk) hexdump(b []byte) {
 // revokes shows a revoke block.
 func (w *logWalk) revokes(b []byte) {
 	if w.all {
-		fmt.Fprintf(w.out, "Dumping revoke block, sequence %d, at block %d:\n", w.tid, w.at)
+		w.tell(nil, "Dumping revoke block, sequence %d, at block %d:\n", w.tid, w.at)
 	}
 	if n := endian.View[jbd2.RevokeHeader](b).Count.Get(); n > w.bs {
-		fmt.Fprintf(w.out, "Revoke block's r_count invalid: %d\n", n)
+		w.tell(nil, "Revoke block's r_count invalid: %d\n", n)
 	}
 	for blk := range w.layout.Revokes(b) {
+		e := logEvent{"event": "revoke", "fs_block": blk, "sequence": w.tid, "journal_block": w.at}
 		switch {
 		case w.all:
-			fmt.Fprintf(w.out, "  Revoke FS block %d\n", blk)
+			w.tell(e, "  Revoke FS block %d\n", blk)
 		case w.logDumper.block != nil && uint64(*w.logDumper.block) == blk:
-			fmt.Fprintf(w.out, "  Revoke FS block %d at block %d, sequence %d\n", blk, w.at, w.tid)
+			w.tell(e, "  Revoke FS block %d at block %d, sequence %d\n", blk, w.at, w.tid)
 		}
 	}
 }

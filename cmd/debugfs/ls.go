@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -104,11 +105,11 @@ func (s *session) lsJSON(r *ext2fs.Raw, dir ondisk.Ino, flags ext2fs.DirFlags) e
 
 // jsonList writes a JSON array, an element at a time.
 type jsonList struct {
-	s *session
-	n int
+	out *bufio.Writer
+	n   int
 }
 
-func (s *session) list() *jsonList { return &jsonList{s: s} }
+func (s *session) list() *jsonList { return &jsonList{out: s.out} }
 
 func (l *jsonList) add(v any) error {
 	b, err := json.Marshal(v)
@@ -120,16 +121,16 @@ func (l *jsonList) add(v any) error {
 		sep = "[\n "
 	}
 	l.n++
-	l.s.out.WriteString(sep)
-	_, err = l.s.out.Write(b)
+	l.out.WriteString(sep)
+	_, err = l.out.Write(b)
 	return err
 }
 
 func (l *jsonList) end() {
 	if l.n == 0 {
-		l.s.out.WriteString("[]\n")
+		l.out.WriteString("[]\n")
 	} else {
-		l.s.out.WriteString("\n]\n")
+		l.out.WriteString("\n]\n")
 	}
 }
 

@@ -284,6 +284,7 @@ type runJSON struct {
 const maxRuns = 1 << 20
 
 func runsOf(r *ext2fs.Raw, ino ondisk.Ino, raw ondisk.RawInode) (out []runJSON, err error) {
+	out = []runJSON{}
 	err = r.WalkBlocks(ino, raw, func(run ext2fs.RawRun) bool {
 		out = append(out, runJSON{run.Level, uint32(run.Lblk), uint64(run.Pblk), run.Len, run.Unwritten})
 		return len(out) < maxRuns

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"path/filepath"
 	"slices"
 	"sort"
@@ -55,20 +54,5 @@ func TestTree(t *testing.T) {
 	want, got := testfs.Run(t, "sh", "-c", listing, "sh", src), testfs.Run(t, "sh", "-c", listing, "sh", dest)
 	if got != want {
 		t.Errorf("rwrite and rdump: %s", firstDifference(got, want))
-	}
-}
-
-// TestJSON has what lists print JSON that parses, and says the same.
-func TestJSON(t *testing.T) {
-	testfs.NeedRoot(t)
-	img := sample(t, testfs.Spec{Name: "ext4", BlockSize: 1024})
-	for _, req := range []string{"params", "pwd", "feature", "supported_features", "ls /", "ls -d -c /big", "stat a/x", "stat abs", "stat b", "ex frag", "blocks far", "bmap data 3",
-		"testi a/x", "testb 100 3", "ffb 3", "ffi", "lsdel", "imap data", "ncheck 12 13", "icheck 100 3000", "filefrag -r /a", "freefrag -c 64",
-		"ea_list a/x", "ea_get a/z trusted.bin", "hash foo", "dirsearch / a", "du /", "find /a", "grep 1 big", "diff " + img.Path} {
-		status, out, errs := debugfs("--json", "-R", req, img.Path)
-		var v any
-		if err := json.Unmarshal([]byte(out), &v); err != nil || status != 0 {
-			t.Errorf("%s: %d, %v: %s%.200s", req, status, err, errs, out)
-		}
 	}
 }

@@ -19,7 +19,8 @@ LINKS_debugfs  := dumpe2fs e2mmpstatus
 LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
 LINKS_debugfs  += rdebugfs
 
-# The packages that must build on systems other than Linux.
+# The packages, and the commands, that must build on systems other than Linux.
+PORTABLE_CMDS := debugfs
 PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p fsck mkfsconf populate extract
 PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
 
@@ -58,6 +59,8 @@ cross:
 	@set -e; for p in $(PLATFORMS); do for l in $(PORTABLE); do \
 	  [ -d lib/$$l ] || continue; \
 	  GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build ./lib/$$l || { echo "$$p: lib/$$l"; exit 1; }; \
+	done; for c in $(PORTABLE_CMDS); do \
+	  GOOS=$${p%/*} GOARCH=$${p#*/} $(GO) build -o /dev/null ./cmd/$$c || { echo "$$p: cmd/$$c"; exit 1; }; \
 	done; echo "  CROSS $$p"; done
 
 # Parallel load under the race detector, which takes a C compiler.

@@ -97,12 +97,16 @@ func (im *importer) add(dp *ext2fs.Inode, src, name string) error {
 		return fmt.Errorf("%s: %w", src, err)
 	}
 	set := ext2fs.SetAttr{Valid: ext2fs.SetUID | ext2fs.SetGID | ext2fs.SetAtime | ext2fs.SetMtime, UID: sys.Uid, GID: sys.Gid,
-		Atime: ondisk.Time{Sec: sys.Atim.Sec, Nsec: uint32(sys.Atim.Nsec)}, Mtime: ondisk.Time{Sec: sys.Mtim.Sec, Nsec: uint32(sys.Mtim.Nsec)}}
+		Atime: diskTime(sys.Atim), Mtime: diskTime(sys.Mtim)}
 	if mode&ondisk.ModeFmt != ondisk.ModeLnk {
 		set.Valid |= ext2fs.SetMode // a change of owner takes bits away
 		set.Mode = mode & 0o7777
 	}
 	return ip.Setattr(&set)
+}
+
+func diskTime(t syscall.Timespec) ondisk.Time {
+	return ondisk.Time{Sec: int64(t.Sec), Nsec: uint32(t.Nsec)}
 }
 
 // fill copies what is in a file or directory, and its attributes.

@@ -84,6 +84,23 @@ func TestInteractive(t *testing.T) {
 	s.keys("Up", "Up", "Up", "Enter") // history: cat
 	s.wait("cat directory/file157")
 
+	// A copy of a tebibyte, which nobody waits for.
+	s.keys("C-l")
+	s.keys("write /dev/null huge", "Enter", "sif huge size 0x10000000000", "Enter", "dump huge /dev/null", "Enter")
+	s.wait("dump huge /dev/null")
+	for range 600 { // what comes before the command has begun is for the line editor
+		if strings.Contains(s.text(), "dump: interrupted") {
+			break
+		}
+		s.keys("C-c")
+		time.Sleep(50 * time.Millisecond)
+	}
+	s.wait("dump: interrupted")
+	s.keys("C-l")
+	s.keys("pwd", "Enter") // the program stays
+	s.wait("[root]  INODE:      2  PATH: /")
+	s.keys("rm huge", "Enter")
+
 	s.keys("C-l")
 	s.keys("ls -l directory", "Enter")
 	s.wait("PAGED ")
@@ -101,6 +118,6 @@ func TestInteractive(t *testing.T) {
 
 	again := newScreen(t, env, fmt.Sprintf("%s %s; sleep 1000", bin, img.Path))
 	again.wait("debugfs:")
-	again.keys("Up", "Up", "Up", "Up", "Enter") // history of another session: params
-	again.wait("Open mode: read-only")
+	again.keys("Up", "Up", "Up", "Up", "Enter") // history of another session: pwd
+	again.wait("[pwd]")
 }

@@ -25,19 +25,13 @@ var useWord = map[bool]string{true: "in use", false: "free"}
 // markInodes changes the bitmap and no count, as ever: what counts is for
 // set_bg and ssv.
 func markInodes(s *session, a *args, used bool) error {
-	r, err := s.useRaw()
+	r, ino, err := s.rawInode(a.word(0))
 	if err != nil {
 		return err
 	}
-	ino, err := s.inode(a.word(0))
+	n, err := a.count(1, 1)
 	if err != nil {
 		return err
-	}
-	n := uint64(1)
-	if a.word(1) != "" {
-		if n, err = parseCount(a.word(1)); err != nil {
-			return err
-		}
 	}
 	if n > uint64(r.Inodes()-ino)+1 {
 		return fmt.Errorf("inodes are numbered from 1 to %d", r.Inodes())

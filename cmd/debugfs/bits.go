@@ -18,11 +18,7 @@ func init() {
 }
 
 func testi(s *session, a *args) error {
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	ino, err := s.inode(a.word(0))
+	r, ino, err := s.rawInode(a.word(0))
 	if err != nil {
 		return err
 	}
@@ -45,11 +41,8 @@ func (s *session) blockRange(a *args) (b ondisk.Fsblk, n uint64, err error) {
 	if b, err = s.parseBlock(a.word(0)); err != nil {
 		return 0, 0, err
 	}
-	n = 1
-	if a.word(1) != "" {
-		if n, err = parseCount(a.word(1)); err != nil {
-			return 0, 0, err
-		}
+	if n, err = a.count(1, 1); err != nil {
+		return 0, 0, err
 	}
 	r, err := s.useRaw()
 	if err != nil {
@@ -99,16 +92,10 @@ func ffb(s *session, a *args) error {
 	if err != nil {
 		return err
 	}
-	count, goal := uint64(1), uint64(r.FirstBlock())
-	if a.word(0) != "" {
-		if count, err = parseCount(a.word(0)); err != nil {
-			return err
-		}
-	}
-	if a.word(1) != "" {
-		if goal, err = parseNumber(a.word(1), 64); err != nil {
-			return err
-		}
+	count, err1 := a.count(0, 1)
+	goal, err2 := a.number(1, uint64(r.FirstBlock()), 64)
+	if err := firstError(err1, err2); err != nil {
+		return err
 	}
 	if !s.json {
 		s.out.WriteString("Free blocks found: ")
@@ -140,20 +127,17 @@ func ffi(s *session, a *args) error {
 	if err != nil {
 		return err
 	}
-	dir, mode := s.cwd, uint16(ondisk.ModeReg)
+	dir := s.cwd
 	if a.word(0) != "" {
 		if dir, err = s.number(a.word(0)); err != nil {
 			return err
 		}
 	}
-	if a.word(1) != "" {
-		n, err := parseNumber(a.word(1), 16)
-		if err != nil {
-			return err
-		}
-		mode = uint16(n)
+	mode, err := a.number(1, ondisk.ModeReg, 16)
+	if err != nil {
+		return err
 	}
-	ino, err := r.FindFreeInode(dir, mode)
+	ino, err := r.FindFreeInode(dir, uint16(mode))
 	switch {
 	case err != nil:
 		return err

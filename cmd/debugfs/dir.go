@@ -39,11 +39,7 @@ func fileMode(mode uint16) fs.FileMode {
 }
 
 func dirsearch(s *session, a *args) error {
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	dir, err := s.inode(a.word(0))
+	r, dir, err := s.rawInode(a.word(0))
 	if err != nil {
 		return err
 	}

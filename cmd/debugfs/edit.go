@@ -52,11 +52,7 @@ func copyInode(s *session, a *args) error {
 }
 
 func killFile(s *session, a *args) error {
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	ino, err := s.inode(a.word(0))
+	r, ino, err := s.rawInode(a.word(0))
 	if err != nil {
 		return err
 	}
@@ -64,15 +60,7 @@ func killFile(s *session, a *args) error {
 }
 
 func undel(s *session, a *args) error {
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	ino, err := s.inode(a.word(0))
-	if err != nil {
-		return err
-	}
-	raw, err := r.Inode(ino)
+	r, ino, raw, err := s.load(a.word(0))
 	if err != nil {
 		return err
 	}

@@ -68,11 +68,7 @@ func extentOpen(s *session, a *args) error {
 	if s.extent != nil {
 		return fmt.Errorf("inode %d is open: close it by extent_close first", s.extent.ino)
 	}
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	ino, err := s.inode(a.word(0))
+	r, ino, err := s.rawInode(a.word(0))
 	if err != nil {
 		return err
 	}
@@ -146,15 +142,10 @@ func extentGoto(s *session, a *args) error {
 	if err != nil {
 		return err
 	}
-	lblk, err := parseNumber(a.word(0), 32)
-	if err != nil {
+	lblk, err1 := parseNumber(a.word(0), 32)
+	level, err2 := a.number(1, 0, 8)
+	if err := firstError(err1, err2); err != nil {
 		return err
-	}
-	level := uint64(0)
-	if a.word(1) != "" {
-		if level, err = parseNumber(a.word(1), 8); err != nil {
-			return err
-		}
 	}
 	x, err := c.Goto(ondisk.Lblk(lblk), int(level))
 	if err == nil {

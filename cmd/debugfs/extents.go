@@ -17,20 +17,6 @@ func init() {
 	)
 }
 
-// load returns the inode that w stands for.
-func (s *session) load(w string) (*ext2fs.Raw, ondisk.Ino, ondisk.RawInode, error) {
-	r, err := s.useRaw()
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	ino, err := s.inode(w)
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	raw, err := r.Inode(ino)
-	return r, ino, raw, err
-}
-
 // digits returns how many digits n has, at least 5.
 func digits(n uint64) int { return max(len(fmt.Sprint(n)), 5) }
 

@@ -25,6 +25,8 @@ var hostileRequests = []string{
 	"pwd", "cd %d", "pwd", "freefrag -c 64", "dump_mmp", "dump_mmp %b", "lq user", "lq project", "gq group 5",
 	"eo %i", "root", "all", "last_leaf", "all --reverse", "goto 100", "info", "ec", "cd /big/../a/b", "stat /a/b/up/x",
 	"rdump / -", "rdump %i -", "du /", "find -n *1 /", "grep x /", "recover",
+	"stats", "stats -h", "supported_features", "orphan", "dump_unused", "dump %i /dev/null", "ls -r %d", "idump -b %i", "idump -e %i",
+	"logdump", "logdump -a -O -c", "logdump -S -s", "logdump -O -n 2 -b %b", "logdump -O -i %i", "lq group", "gq user 0", "icheck %b", "ncheck %b",
 }
 
 // memoryLimit is what reading any image may take, in bytes.

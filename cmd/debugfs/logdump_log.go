@@ -269,13 +269,13 @@ func (w *logWalk) inode(b []byte) error {
 	raw := ondisk.RawInode(b[w.inoOffset : w.inoOffset+w.raw.InodeSize()])
 	if w.json {
 		b := raw.Base()
-		w.tell(logEvent{"event": "inode", "ino": w.ino, "type": typeName(b.Mode.Get()), "mode": b.Mode.Get(), "uid": raw.UID(), "gid": raw.GID(),
+		w.tell(logEvent{"event": "inode", "ino": w.ino, "type": e2p.TypeName(b.Mode.Get()), "mode": b.Mode.Get(), "uid": raw.UID(), "gid": raw.GID(),
 			"size": w.raw.Size(raw), "links_count": b.LinksCount.Get(), "sectors": w.raw.Sectors(raw), "flags": b.Flags.Get(),
 			"generation": b.Generation.Get(), "file_acl": raw.FileACL(), "bytes": hex.EncodeToString(raw)}, "")
 		return nil
 	}
 	fmt.Fprintf(w.out, "    (inode block for inode %d):\n", w.ino)
-	if err := e2p.ListInode(w.out, "    ", w.ino, raw, w.raw.HasCsum(), systemNames().Location); err != nil {
+	if err := e2p.ListInode(w.out, "    ", w.ino, raw, w.raw.HasCsum(), systemNames().Location, nil); err != nil {
 		return err
 	}
 	fmt.Fprint(w.out, "    Blocks:  ")

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/e2p"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -14,8 +15,6 @@ import (
 func init() {
 	register(groupFS, request{names: []string{"dump_mmp"}, args: "[block]", help: "show the block of multiple mount protection", needs: needFS, max: 1, run: dumpMMP})
 }
-
-var errReadOnly = errors.New("the file system is open read-only: open it with -w")
 
 // mmpBlock reads the MMP block, at blk or, if that is 0, where the superblock
 // says. The bytes may be changed.
@@ -69,7 +68,7 @@ func dumpMMP(s *session, a *args) error {
 	fmt.Fprintf(w, "update_interval: %d\n", interval)
 	fmt.Fprintf(w, "check_interval: %d\n", m.CheckInterval.Get())
 	fmt.Fprintf(w, "sequence: %08x\n", m.Seq.Get())
-	fmt.Fprintf(w, "time: %d -- %s\n", m.Time.Get(), ctime(int64(m.Time.Get())))
+	fmt.Fprintf(w, "time: %d -- %s\n", m.Time.Get(), e2p.Ctime(int64(m.Time.Get()), systemNames().Location))
 	fmt.Fprintf(w, "node_name: %s\n", cstr(m.NodeName[:]))
 	fmt.Fprintf(w, "device_name: %s\n", cstr(m.BdevName[:]))
 	fmt.Fprintf(w, "magic: 0x%x\n", m.Magic.Get())

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/e2p"
 	"github.com/e2kit/e2kit/lib/endian"
 )
 
@@ -60,7 +61,7 @@ func TestMMP(t *testing.T) {
 	if _, out, err := editMMP(img.Path, nothing, "smmp seq 77", "smmp time 1000000000"); err != nil || out != "" {
 		t.Fatal(out, err)
 	}
-	has(show(), "sequence: 0000004d", "time: 1000000000 -- "+ctime(1000000000))
+	has(show(), "sequence: 0000004d", "time: 1000000000 -- "+e2p.Ctime(1000000000, time.Local))
 
 	// Another host says that it is there.
 	alive := func() { editMMPBlock(t, img.Path, 78) }

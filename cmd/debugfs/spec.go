@@ -46,6 +46,22 @@ func parseCount(w string) (uint64, error) {
 	return n, err
 }
 
+// count returns the count that operand i is, def if there is none.
+func (a *args) count(i int, def uint64) (uint64, error) {
+	if a.word(i) == "" {
+		return def, nil
+	}
+	return parseCount(a.word(i))
+}
+
+// number returns the number that operand i is, def if there is none.
+func (a *args) number(i int, def uint64, bits int) (uint64, error) {
+	if a.word(i) == "" {
+		return def, nil
+	}
+	return parseNumber(a.word(i), bits)
+}
+
 // names is what a path is looked up in.
 type names interface {
 	Lookup(dir ondisk.Ino, name string) (ondisk.Ino, error)
@@ -176,6 +192,27 @@ func (s *session) inode(w string) (ondisk.Ino, error) {
 		}
 	}
 	return s.lookup(w, false)
+}
+
+// rawInode returns the inode that w stands for, and the file system for looking at
+// it and changing it.
+func (s *session) rawInode(w string) (*ext2fs.Raw, ondisk.Ino, error) {
+	r, err := s.useRaw()
+	if err != nil {
+		return nil, 0, err
+	}
+	ino, err := s.inode(w)
+	return r, ino, err
+}
+
+// load is rawInode that reads the inode too.
+func (s *session) load(w string) (*ext2fs.Raw, ondisk.Ino, ondisk.RawInode, error) {
+	r, ino, err := s.rawInode(w)
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	raw, err := r.Inode(ino)
+	return r, ino, raw, err
 }
 
 // number returns the inode that w stands for, where a plain number is one too.

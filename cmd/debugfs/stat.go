@@ -1,11 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
+	"io"
+	"strings"
 	"time"
 
 	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/e2p"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -20,15 +22,7 @@ func init() {
 
 // stat shows an inode that does not match its checksum too, and fails then.
 func stat(s *session, a *args) error {
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	ino, err := s.inode(a.word(0))
-	if err != nil {
-		return err
-	}
-	raw, err := r.Inode(ino)
+	r, ino, raw, err := s.load(a.word(0))
 	if err != nil {
 		return err
 	}
@@ -43,57 +37,20 @@ func stat(s *session, a *args) error {
 	return err
 }
 
-// typeNames are the types of files in words.
-var typeNames = map[uint16]string{
-	ondisk.ModeDir: "directory", ondisk.ModeReg: "regular", ondisk.ModeLnk: "symlink", ondisk.ModeBlk: "block special",
-	ondisk.ModeChr: "character special", ondisk.ModeFIFO: "FIFO", ondisk.ModeSock: "socket",
-}
-
-func typeName(mode uint16) string {
-	if n, ok := typeNames[mode&ondisk.ModeFmt]; ok {
-		return n
-	}
-	return "bad type"
-}
-
-// ctime prints a time as ctime(3) does.
-func ctime(t int64) string { return time.Unix(t, 0).Format(time.ANSIC) }
-
 func (s *session) showInode(r *ext2fs.Raw, ino ondisk.Ino, raw ondisk.RawInode) error {
-	w, b := s.out, raw.Base()
-	mode, extra := b.Mode.Get(), raw.ExtraIsize()
-	fmt.Fprintf(w, "Inode: %d   Type: %s    Mode:  %04o   Flags: 0x%x\n", ino, typeName(mode), mode&07777, b.Flags.Get())
-	if extra >= 24 {
-		v := raw.Version()
-		if extra < 28 {
-			v &= 1<<32 - 1
+	var bad error
+	err := e2p.ListInode(s.out, "", ino, raw, r.HasCsum(), systemNames().Location, func(w io.Writer) {
+		if len(raw) > ondisk.GoodOldInodeSz {
+			n := int(endian.View[ondisk.InodeExtra](raw[ondisk.GoodOldInodeSz:]).ExtraIsize.Get())
+			if n > len(raw)-ondisk.GoodOldInodeSz {
+				fmt.Fprintf(w, "invalid inode->i_extra_isize (%d)\n", n)
+			}
 		}
-		fmt.Fprintf(w, "Generation: %d    Version: 0x%08x:%08x\n", b.Generation.Get(), uint32(v>>32), uint32(v))
-	} else {
-		fmt.Fprintf(w, "Generation: %d    Version: 0x%08x\n", b.Generation.Get(), b.VersionLo.Get())
-	}
-	fmt.Fprintf(w, "User: %5d   Group: %5d", raw.UID(), raw.GID())
-	if extra >= 32 {
-		fmt.Fprintf(w, "   Project: %5d", raw.Projid())
-	}
-	fmt.Fprintf(w, "   Size: %d\n", raw.Size(true))
-	fmt.Fprintf(w, "File ACL: %d\n", raw.FileACL())
-	fmt.Fprintf(w, "Links: %d   Blockcount: %d\n", b.LinksCount.Get(), raw.Blocks(true))
-	fmt.Fprintf(w, "Fragment:  Address: %d    Number: 0    Size: 0\n", b.ObsoFaddr.Get())
-	s.showTimes(raw)
-	if len(raw) > ondisk.GoodOldInodeSz {
-		n := int(endian.View[ondisk.InodeExtra](raw[ondisk.GoodOldInodeSz:]).ExtraIsize.Get())
-		fmt.Fprintf(w, "Size of extra inode fields: %d\n", n)
-		if n > len(raw)-ondisk.GoodOldInodeSz {
-			fmt.Fprintf(w, "invalid inode->i_extra_isize (%d)\n", n)
-		}
-	}
-	list, err := r.Xattrs(ino, raw)
-	s.showXattrs(list)
-	if r.HasCsum() {
-		fmt.Fprintf(w, "Inode checksum: 0x%08x\n", inodeCsum(raw))
-	}
-	return firstError(err, s.showContent(r, ino, raw))
+		var list []ext2fs.RawXattr
+		list, bad = r.Xattrs(ino, raw)
+		showXattrs(w, list)
+	})
+	return firstError(err, bad, s.showContent(r, ino, raw))
 }
 
 func firstError(errs ...error) error {
@@ -114,60 +71,16 @@ func inodeCsum(raw ondisk.RawInode) uint32 {
 	return c
 }
 
-func (s *session) showTimes(raw ondisk.RawInode) {
-	w, b := s.out, raw.Base()
-	if raw.ExtraIsize() < 24 {
-		fmt.Fprintf(w, "ctime: 0x%08x -- %s\n", b.Ctime.Get(), ctime(int64(int32(b.Ctime.Get()))))
-		fmt.Fprintf(w, "atime: 0x%08x -- %s\n", b.Atime.Get(), ctime(int64(int32(b.Atime.Get()))))
-		fmt.Fprintf(w, "mtime: 0x%08x -- %s\n", b.Mtime.Get(), ctime(int64(int32(b.Mtime.Get()))))
-		if t := b.Dtime.Get(); t != 0 {
-			fmt.Fprintf(w, "dtime: 0x%08x -- %s\n", t, ctime(int64(int32(t))))
-		}
-		return
-	}
-	x := endian.View[ondisk.InodeExtra](raw[ondisk.GoodOldInodeSz:])
-	crtime, _ := raw.Crtime()
-	for _, t := range []struct {
-		name      string
-		lo, extra uint32
-		at        int64
-	}{
-		{" ctime", b.Ctime.Get(), x.CtimeExtra.Get(), raw.Ctime().Sec},
-		{" atime", b.Atime.Get(), x.AtimeExtra.Get(), raw.Atime().Sec},
-		{" mtime", b.Mtime.Get(), x.MtimeExtra.Get(), raw.Mtime().Sec},
-		{"crtime", x.Crtime.Get(), x.CrtimeExt.Get(), crtime.Sec},
-	} {
-		fmt.Fprintf(w, "%s: 0x%08x:%08x -- %s\n", t.name, t.lo, t.extra, ctime(t.at))
-	}
-	if t := b.Dtime.Get(); t != 0 {
-		// The epoch of the time of deletion is that of ctime.
-		at := int64(int32(t)) + int64(x.CtimeExtra.Get()&3)<<32
-		fmt.Fprintf(w, " dtime: 0x%08x:(%08x) -- %s\n", t, x.CtimeExtra.Get(), ctime(at))
-	}
-}
-
-// showContent shows what i_block says.
+// showContent shows what i_block says, but for what fits a line.
 func (s *session) showContent(r *ext2fs.Raw, ino ondisk.Ino, raw ondisk.RawInode) error {
 	w, b := s.out, raw.Base()
 	inline := b.Flags.Get()&ondisk.FlagInlineData != 0
 	switch t := b.Mode.Get() & ondisk.ModeFmt; {
-	case t == ondisk.ModeLnk && (inline || r.IsFastLink(raw)):
-		f, err := r.FileOf(ino, raw)
-		if err != nil {
-			return err
-		}
-		target := make([]byte, min(f.Size(), int64(r.BlockSize())))
-		if _, err := f.ReadAt(target, 0); err != nil && len(target) > 0 {
-			return err
-		}
-		fmt.Fprintf(w, "Fast link dest: \"%s\"\n", cli.Clean(string(bytes.TrimRight(target, "\x00"))))
-	case t == ondisk.ModeBlk || t == ondisk.ModeChr:
-		major, minor := deviceNumber(raw)
-		note := ""
-		if endian.View[endian.LE32](b.Block[:]).Get() == 0 {
-			note = "(New-style) "
-		}
-		fmt.Fprintf(w, "%sDevice major/minor number: %02d:%02d (hex %02x:%02x)\n", note, major, minor, major, minor)
+	case t == ondisk.ModeLnk && inline:
+		target, err := r.Readlink(ino)
+		fmt.Fprintf(w, "Fast link dest: \"%s\"\n", cli.Clean(strings.TrimRight(target, "\x00")))
+		return err
+	case t == ondisk.ModeLnk && r.IsFastLink(raw), t == ondisk.ModeBlk, t == ondisk.ModeChr: // that was shown
 	case b.Flags.Get()&ondisk.FlagExtents != 0:
 		fmt.Fprintf(w, "EXTENTS:\n")
 		return s.showExtentRuns(r, ino, raw)
@@ -295,7 +208,7 @@ func runsOf(r *ext2fs.Raw, ino ondisk.Ino, raw ondisk.RawInode) (out []runJSON, 
 func (s *session) statJSON(r *ext2fs.Raw, ino ondisk.Ino, raw ondisk.RawInode) error {
 	b := raw.Base()
 	when := func(t ondisk.Time) time.Time { return time.Unix(t.Sec, int64(t.Nsec)) }
-	j := inodeJSON{Ino: ino, Type: typeName(b.Mode.Get()), inodeAttr: attrOf(r, raw), Flags: fmt.Sprintf("%#x", b.Flags.Get()),
+	j := inodeJSON{Ino: ino, Type: e2p.TypeName(b.Mode.Get()), inodeAttr: attrOf(r, raw), Flags: fmt.Sprintf("%#x", b.Flags.Get()),
 		Generation: b.Generation.Get(), Version: raw.Version(), Projid: raw.Projid(), FileACL: uint64(raw.FileACL()), Sectors: r.Sectors(raw),
 		Atime: when(raw.Atime()), Ctime: when(raw.Ctime()), ExtraIsize: raw.ExtraIsize()}
 	if t, ok := raw.Crtime(); ok {
@@ -338,11 +251,7 @@ func deviceNumber(raw ondisk.RawInode) (major, minor uint32) {
 }
 
 func imap(s *session, a *args) error {
-	r, err := s.useRaw()
-	if err != nil {
-		return err
-	}
-	ino, err := s.inode(a.word(0))
+	r, ino, err := s.rawInode(a.word(0))
 	if err != nil {
 		return err
 	}

@@ -154,6 +154,8 @@ func (r *request) usage(name string) string {
 	return name + " " + r.args
 }
 
+var errReadOnly = errors.New("the file system is open read-only: open it with -w")
+
 // call checks the arguments and runs the command.
 func (s *session) call(r *request, words []string) error {
 	a := &args{name: words[0]}
@@ -163,7 +165,7 @@ func (s *session) call(r *request, words []string) error {
 	case r.needs&noFS != 0 && s.name != "":
 		return fmt.Errorf("%s is open: close it first", s.name)
 	case r.needs&needWrite != 0 && !s.opts.write:
-		return errors.New("the file system is open read-only: open it with -w")
+		return errReadOnly
 	case r.needs&needMaps != 0 && s.opts.catastrophic:
 		return errors.New("the bitmaps are not read (-c)")
 	case r.needs&needExtent != 0 && s.extent == nil:

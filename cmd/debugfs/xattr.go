@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -57,42 +58,38 @@ func printable(b []byte) bool {
 const shownValue = 40
 
 // showXattrs lists attributes as stat does.
-func (s *session) showXattrs(list []ext2fs.RawXattr) {
+func showXattrs(w io.Writer, list []ext2fs.RawXattr) {
 	if len(list) == 0 {
 		return
 	}
-	fmt.Fprintf(s.out, "Extended attributes:\n")
+	fmt.Fprintf(w, "Extended attributes:\n")
 	for i := range list {
 		x := &list[i]
-		fmt.Fprintf(s.out, "  %s (%d)", cli.Clean(x.Name), x.Size)
+		fmt.Fprintf(w, "  %s (%d)", cli.Clean(x.Name), x.Size)
 		data := x.Index == ondisk.XattrSystemIndex && x.Base == ondisk.XattrSystemData // of the file
 		if x.Value != nil && x.Size > 0 && x.Size <= shownValue && !data {
-			s.out.WriteString(" = ")
-			s.showValue(x.Value, false)
+			io.WriteString(w, " = ")
+			showValue(w, x.Value, false)
 		}
-		s.out.WriteByte('\n')
+		fmt.Fprintln(w)
 	}
 }
 
 // showValue prints a value as text in quotes if it is text, else in
 // hexadecimal.
-func (s *session) showValue(v []byte, hex bool) {
+func showValue(w io.Writer, v []byte, hex bool) {
 	if !hex && printable(v) {
-		fmt.Fprintf(s.out, "\"%s\"", v)
+		fmt.Fprintf(w, "\"%s\"", v)
 		return
 	}
 	for _, c := range v {
-		fmt.Fprintf(s.out, "%02x ", c)
+		fmt.Fprintf(w, "%02x ", c)
 	}
 }
 
 // xattrs returns the inode's attributes, for reading.
 func (s *session) xattrs(w string) (*ext2fs.Raw, []ext2fs.RawXattr, error) {
-	r, err := s.useRaw()
-	if err != nil {
-		return nil, nil, err
-	}
-	ino, err := s.inode(w)
+	r, ino, err := s.rawInode(w)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -114,7 +111,7 @@ func eaList(s *session, a *args) error {
 		l.end()
 		return err
 	}
-	s.showXattrs(list)
+	showXattrs(s.out, list)
 	return err
 }
 
@@ -160,7 +157,7 @@ func (s *session) showNamed(a *args, name string, v []byte) {
 	case a.has("C"):
 		s.out.WriteString(cString(v))
 	case a.has("x") || !a.has("V"):
-		s.showValue(v, a.has("x"))
+		showValue(s.out, v, a.has("x"))
 	default:
 		s.out.Write(v)
 	}

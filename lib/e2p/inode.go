@@ -24,9 +24,10 @@ func TypeName(mode uint16) string {
 }
 
 // ListInode writes what inode ino says of itself, as the stat of debugfs does,
-// without its attributes and blocks. prefix begins each line but that of the
-// checksum, which it has if csum says that inodes have one.
-func ListInode(w io.Writer, prefix string, ino ondisk.Ino, raw ondisk.RawInode, csum bool, loc *time.Location) error {
+// without its blocks. prefix begins each line but that of the checksum, which it
+// has if csum says that inodes have one. attrs writes what comes before that, the
+// attributes; it may be nil.
+func ListInode(w io.Writer, prefix string, ino ondisk.Ino, raw ondisk.RawInode, csum bool, loc *time.Location, attrs func(w io.Writer)) error {
 	l, b, extra := bufio.NewWriter(w), raw.Base(), raw.ExtraIsize()
 	line := func(format string, args ...any) { fmt.Fprintf(l, prefix+format+"\n", args...) }
 	mode := b.Mode.Get()
@@ -51,6 +52,9 @@ func ListInode(w io.Writer, prefix string, ino ondisk.Ino, raw ondisk.RawInode, 
 	inodeTimes(line, raw, loc)
 	if len(raw) > ondisk.GoodOldInodeSz {
 		line("Size of extra inode fields: %d", endian.View[endian.LE16](raw[ondisk.GoodOldInodeSz:]).Get())
+	}
+	if attrs != nil {
+		attrs(l)
 	}
 	if csum {
 		sum := uint32(b.ChecksumLo.Get())

@@ -109,7 +109,7 @@ func (d *imageDevice) addGroups(geo *FS, h *imageHeader) error {
 			{desc.InodeBitmap(), imap + int64(g)*imapSize, bs, imapSize},
 			{desc.BlockBitmap(), bmap + int64(g)*nmap, bs, nmap},
 		} {
-			if p.b >= geo.firstData && p.b < geo.blocks { // else nothing looks for it there
+			if p.b >= geo.firstData && p.b < geo.blocks && p.n > 0 { // else nothing looks for it there
 				d.add(int64(p.b)*bs, p.in, p.n, p.have)
 			}
 		}

@@ -37,6 +37,9 @@ func (r *Raw) parts(what ScanWhat) iter.Seq2[scanPart, error] {
 	return func(yield func(scanPart, error) bool) {
 		for g := range geo.groups {
 			n, table, err := r.tableOf(g, what)
+			if err == nil && n > 0 {
+				err = r.inRange(table, 1)
+			}
 			if err != nil && !yield(scanPart{group: g}, err) {
 				return
 			}

@@ -110,7 +110,9 @@ func (m *maker) settle() error {
 	if err := m.loadSource(); err != nil {
 		return err
 	}
-	m.adopt()
+	if err := m.adopt(); err != nil {
+		return err
+	}
 	m.raiseInodes()
 	return m.checkRoom()
 }

@@ -31,7 +31,9 @@ func (m *maker) settleBySource() error {
 	if err := m.resolve(); err != nil {
 		return err
 	}
-	m.adopt()
+	if err := m.adopt(); err != nil {
+		return err
+	}
 	if err := m.checkTarget(); err != nil {
 		return err
 	}
@@ -39,10 +41,13 @@ func (m *maker) settleBySource() error {
 }
 
 // adopt brings together what was loaded and what was resolved.
-func (m *maker) adopt() {
+func (m *maker) adopt() error {
 	m.setRoot()
-	m.derive()
+	if err := m.derive(); err != nil {
+		return err
+	}
 	m.resolvePeriod()
+	return nil
 }
 
 // contentSize is about what the contents take: what the usage type goes by.

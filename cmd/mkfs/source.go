@@ -160,15 +160,18 @@ func (m *maker) setRoot() {
 
 // derive gives a reproducible file system what else is random, or of this
 // machine and moment, from what it is filled with and its label.
-func (m *maker) derive() {
+func (m *maker) derive() error {
 	if !m.reproducible && (m.tree == nil || os.Getenv("SOURCE_DATE_EPOCH") == "") {
-		return
+		return nil
 	}
 	o := &m.opts
 	h := sha256.New()
 	fmt.Fprintf(h, "%s\n%q\n", m.fsType, o.Label)
 	if m.tree != nil {
-		sum := m.tree.Digest()
+		sum, err := m.tree.Digest()
+		if err != nil {
+			return fail("%s: %w", m.filling.name(), err)
+		}
 		h.Write(sum[:])
 	}
 	sum := h.Sum(nil)
@@ -186,6 +189,7 @@ func (m *maker) derive() {
 	}
 	o.NodeName, o.DeviceName = "", ""
 	o.LazyItable = false // what the kernel is to zero is not the same everywhere before
+	return nil
 }
 
 // derivedUUID makes a UUID, of version 8, of bytes that a hash gave.

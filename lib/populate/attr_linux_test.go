@@ -57,20 +57,24 @@ func TestAttrsEitherWay(t *testing.T) {
 	everything(t, src)
 	was := noListxattrat.Load()
 	defer noListxattrat.Store(was)
-	load := func(old bool) map[string]*attrs {
+	load := func(old bool) map[string][]xattr {
 		noListxattrat.Store(old)
 		tree, err := Load(t.Context(), Dir(src), Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer tree.Close()
-		found := map[string]*attrs{}
-		_ = tree.walk(func(path string, n *node, _ bool) error {
-			if n.attrs != nil {
-				found[path] = n.attrs
+		found := map[string][]xattr{}
+		err = tree.walk(func(path trail, _ nodeID, n *node, _ bool) error {
+			list, err := tree.attrsOf(n)
+			if list != nil {
+				found[path.String()] = list
 			}
-			return nil
+			return err
 		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		return found
 	}
 	older, newer := load(true), load(false)

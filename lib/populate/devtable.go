@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -118,34 +119,35 @@ func (t *Tree) makeDevice(e *DeviceEntry) error {
 	typ := map[byte]uint16{'d': ondisk.ModeDir, 'c': ondisk.ModeChr, 'b': ondisk.ModeBlk, 'p': ondisk.ModeFIFO, 's': ondisk.ModeSock}[e.Type]
 	switch e.Type {
 	case 'f', 'F', 'r':
-		n := t.find(e.Name)
-		if n == nil && e.Type == 'F' {
+		id, n, err := t.findNode(e.Name)
+		switch {
+		case err != nil:
+			return err
+		case id == 0 && e.Type == 'F':
 			return nil
-		}
-		if n == nil {
+		case id == 0:
 			return syscall.ENOENT
-		}
-		if e.Type == 'r' {
-			t.chown(n, e)
-			return nil
-		}
-		if !n.isReg() {
+		case e.Type == 'r':
+			return t.chown(id, e)
+		case !n.isReg():
 			return badInput("it is not a regular file")
 		}
-		e.apply(t, n)
-		return nil
+		return t.apply(e, id, &n)
 	case 'd':
-		if n := t.find(e.Name); n != nil && n.isDir() {
-			e.apply(t, n)
-			return nil
+		id, n, err := t.findNode(e.Name)
+		if err != nil {
+			return err
+		}
+		if id != 0 && n.isDir() {
+			return t.apply(e, id, &n)
 		}
 		if e.Mode < 0 {
 			return badInput("a new directory needs a mode")
 		}
-		return t.add(e.Name, e.node(t, typ, 0), 0)
+		return t.addDevice(e, e.Name, typ, 0)
 	}
 	if e.Count == 0 {
-		return t.add(e.Name, e.node(t, typ, e.Minor), 0)
+		return t.addDevice(e, e.Name, typ, e.Minor)
 	}
 	for i := range e.Count {
 		minor := uint64(e.Minor) + uint64(i)*uint64(e.Increment)
@@ -153,80 +155,107 @@ func (t *Tree) makeDevice(e *DeviceEntry) error {
 			return badInput("minor number %d: ext4 has 20 bits", minor)
 		}
 		name := e.Name + strconv.FormatUint(uint64(e.Start)+uint64(i), 10)
-		if err := t.add(name, e.node(t, typ, uint32(minor)), 0); err != nil {
+		if err := t.addDevice(e, name, typ, uint32(minor)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// node returns a new inode of the entry, whose times are those of the root.
-func (e *DeviceEntry) node(t *Tree, typ uint16, minor uint32) *node {
+// findNode is find, and the node.
+func (t *Tree) findNode(path string) (id nodeID, n node, err error) {
+	if id, err = t.find(path); id != 0 && err == nil {
+		n, err = t.node(id)
+	}
+	return id, n, err
+}
+
+// addDevice makes an inode of the entry, whose times are those of the root.
+func (t *Tree) addDevice(e *DeviceEntry, name string, typ uint16, minor uint32) error {
 	n := &node{mode: typ, atime: t.root.mtime, mtime: t.root.mtime}
 	if typ == ondisk.ModeChr || typ == ondisk.ModeBlk {
 		n.rdev = encodeDev(e.Major, minor)
 	}
-	e.apply(t, n)
-	return n
+	if err := e.set(t, n); err != nil {
+		return err
+	}
+	return t.add(name, n, 0)
 }
 
-func (e *DeviceEntry) apply(t *Tree, n *node) {
-	n.implied, n.fixed = false, true
-	n.uid, n.gid = e.UID, e.GID
-	if e.Mode >= 0 {
-		n.mode = n.mode&ondisk.ModeFmt | uint16(e.Mode)
-		n.chmodACL(t)
+// apply gives a node that is there what e says.
+func (t *Tree) apply(e *DeviceEntry, id nodeID, n *node) error {
+	if err := e.set(t, n); err != nil {
+		return err
 	}
-	if e.Caps != "" {
-		n.setAttr(t, xattr{xattrCaps, e.Caps})
-	}
+	return t.change(id, n)
 }
 
-// chown applies e to n and all below it, as far as owners and permissions go.
-func (t *Tree) chown(n *node, e *DeviceEntry) {
+func (e *DeviceEntry) set(t *Tree, n *node) error {
+	n.implied = false
+	if err := e.own(t, n); err != nil || e.Caps == "" {
+		return err
+	}
+	return n.setAttr(t, xattr{xattrCaps, e.Caps})
+}
+
+// own gives a node owners and permissions.
+func (e *DeviceEntry) own(t *Tree, n *node) error {
 	n.fixed = true
 	n.uid, n.gid = e.UID, e.GID
-	if e.Mode >= 0 && !n.isLnk() {
-		n.mode = n.mode&ondisk.ModeFmt | uint16(e.Mode)
-		n.chmodACL(t)
+	if e.Mode < 0 || n.isLnk() {
+		return nil
 	}
-	for _, d := range n.kids {
-		t.chown(d.n, e)
+	n.mode = n.mode&ondisk.ModeFmt | uint16(e.Mode)
+	return n.chmodACL(t)
+}
+
+// chown applies e to a node and all below it, as far as owners and permissions go.
+func (t *Tree) chown(id nodeID, e *DeviceEntry) error {
+	n, err := t.node(id)
+	if err == nil {
+		err = e.own(t, &n)
 	}
+	if err == nil {
+		err = t.change(id, &n)
+	}
+	if err != nil || !n.isDir() {
+		return err
+	}
+	return t.each(id, func(_ string, d dirent) error { return t.chown(d.id, e) })
 }
 
 // setAttr gives n an attribute, in place of one of that name; without a value
 // it has none.
-func (n *node) setAttr(t *Tree, x xattr) {
-	var list []xattr
-	if n.attrs != nil {
-		for _, old := range n.attrs.list {
-			if old.name != x.name {
-				list = append(list, old)
-			}
-		}
+func (n *node) setAttr(t *Tree, x xattr) error {
+	list, err := t.attrsOf(n)
+	if err != nil {
+		return err
 	}
+	list = slices.DeleteFunc(list, func(old xattr) bool { return old.name == x.name })
 	if x.value != "" {
 		list = append(list, x)
 	}
-	n.attrs = t.share(list)
+	n.attrs, err = t.share(list)
+	return err
 }
 
 // chmodACL makes the access ACL of n, if it has one, agree with its mode.
-func (n *node) chmodACL(t *Tree) {
-	if n.attrs == nil {
-		return
+func (n *node) chmodACL(t *Tree) error {
+	list, err := t.attrsOf(n)
+	if err != nil {
+		return err
 	}
-	for _, x := range n.attrs.list {
+	for _, x := range list {
 		if x.name != xattrAccess {
 			continue
 		}
 		acl, err := ondisk.ParseXattrACL([]byte(x.value))
 		if err == nil && acl.Chmod(n.mode) {
-			n.setAttr(t, xattr{xattrAccess, string(acl.AppendXattr(nil))})
+			return n.setAttr(t, xattr{xattrAccess, string(acl.AppendXattr(nil))})
 		}
-		return
+		break
 	}
+	return nil
 }
 
 // capNames is the capabilities by their numbers.

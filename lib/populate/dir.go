@@ -4,7 +4,6 @@ import (
 	"context"
 	"runtime"
 	"sync"
-	"sync/atomic"
 )
 
 // Dir is the directory at path, as a source: all that is below it, other file
@@ -13,14 +12,17 @@ func Dir(path string) Source { return &dirSource{path: path} }
 
 type dirSource struct{ path string }
 
-// dirJob is a directory to be read.
+// dirJob is a directory that was read, whose directories are to be read from
+// the name after on.
 type dirJob struct {
-	path string // from the source, "" for itself
-	n    *node
+	path  string // from the source, "" for itself
+	id    nodeID
+	after string
+	next  []named // some of the directories
 }
 
-// dirWalk reads directories side by side. Each is read by one worker, which
-// alone changes its node; what workers share is under mu.
+// dirWalk reads directories side by side. Each is read by one worker; what
+// workers share is under mu.
 type dirWalk struct {
 	ctx  context.Context
 	t    *Tree
@@ -28,12 +30,10 @@ type dirWalk struct {
 
 	mu      sync.Mutex
 	cond    sync.Cond
-	jobs    []dirJob            // guarded by mu
-	busy    int                 // guarded by mu: workers with a job
-	err     error               // guarded by mu: of the first path in order that failed
-	errPath string              // guarded by mu
-	links   map[[2]uint64]*node // guarded by mu: by device and inode
-	entries atomic.Int64
+	jobs    []dirJob // guarded by mu: one below the other mostly, so there are few
+	busy    int      // guarded by mu: workers that read
+	err     error    // guarded by mu: of the first path in order that failed
+	errPath string   // guarded by mu
 }
 
 func workers(n int) int {
@@ -43,83 +43,86 @@ func workers(n int) int {
 	return min(max(2*runtime.GOMAXPROCS(0), 2), 16)
 }
 
-// run reads everything, by read for each directory.
-func (w *dirWalk) run(root *node, read func(dirJob) error) error {
+// run reads everything, by read for each directory. That tells whether there are
+// directories in it.
+func (w *dirWalk) run(read func(path string, id nodeID) (bool, error)) error {
 	w.cond.L = &w.mu
-	w.links = map[[2]uint64]*node{}
-	w.jobs = []dirJob{{"", root}}
+	w.worked("", rootID, read)
 	var wg sync.WaitGroup
 	for range workers(w.t.opt.Workers) {
 		wg.Go(func() { w.worker(read) })
 	}
 	wg.Wait()
-	w.t.entries = int(w.entries.Load())
 	return w.err
 }
 
-func (w *dirWalk) worker(read func(dirJob) error) {
+func (w *dirWalk) worker(read func(string, nodeID) (bool, error)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for {
-		w.mu.Lock()
-		for len(w.jobs) == 0 && w.busy > 0 {
+		path, id, ok := w.nextLocked()
+		switch {
+		case ok:
+			w.busy++
+			w.mu.Unlock()
+			w.worked(path, id, read)
+			w.mu.Lock()
+			w.busy--
+			w.cond.Broadcast()
+		case w.busy == 0:
+			return
+		default:
 			w.cond.Wait()
 		}
-		if len(w.jobs) == 0 {
-			w.mu.Unlock()
-			return
-		}
-		j := w.jobs[len(w.jobs)-1]
-		w.jobs = w.jobs[:len(w.jobs)-1]
-		w.busy++
-		stop := w.err != nil
-		w.mu.Unlock()
-		var err error
-		if !stop {
-			if err = interrupted(w.ctx); err == nil {
-				err = read(j)
-			}
-		}
-		w.mu.Lock()
-		w.busy--
-		if err != nil && (w.err == nil || j.path < w.errPath) {
-			w.err, w.errPath = err, j.path
-		}
-		if w.err != nil {
-			w.jobs = nil
-		}
-		w.cond.Broadcast()
-		w.mu.Unlock()
 	}
 }
 
-// push queues directories.
-func (w *dirWalk) push(jobs []dirJob) {
-	if len(jobs) == 0 {
-		return
-	}
-	w.mu.Lock()
-	w.jobs = append(w.jobs, jobs...)
-	w.cond.Broadcast()
-	w.mu.Unlock()
-}
-
-// linked returns the node of a file that has several names, if it was met.
-func (w *dirWalk) linked(dev, ino uint64, make func() (*node, error)) (*node, error) {
-	key := [2]uint64{dev, ino}
-	w.mu.Lock()
-	n := w.links[key]
-	w.mu.Unlock()
-	if n != nil {
-		return n, nil
-	}
-	n, err := make()
-	if err != nil {
-		return nil, err
+// worked reads a directory.
+func (w *dirWalk) worked(path string, id nodeID, read func(string, nodeID) (bool, error)) {
+	dirs := false
+	err := interrupted(w.ctx)
+	if err == nil {
+		dirs, err = read(path, id)
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if other := w.links[key]; other != nil {
-		return other, nil
+	if dirs {
+		w.jobs = append(w.jobs, dirJob{path: path, id: id})
+		w.cond.Broadcast()
 	}
-	w.links[key] = n
-	return n, nil
+	if err != nil {
+		w.failLocked(path, err)
+	}
+}
+
+func (w *dirWalk) failLocked(path string, err error) {
+	if w.err == nil || path < w.errPath {
+		w.err, w.errPath = err, path
+	}
+}
+
+// nextLocked returns the next directory to be read; ok is false if there is none.
+func (w *dirWalk) nextLocked() (path string, id nodeID, ok bool) {
+	for len(w.jobs) > 0 && w.err == nil {
+		j := &w.jobs[len(w.jobs)-1]
+		if len(j.next) == 0 {
+			var err error
+			if j.next, err = w.t.list(j.id, j.after, true, make([]named, 0, batch)); err != nil {
+				w.failLocked(j.path, err)
+				break
+			}
+			if len(j.next) == 0 {
+				w.jobs = w.jobs[:len(w.jobs)-1]
+				continue
+			}
+			j.after = j.next[len(j.next)-1].name
+		}
+		d := j.next[0]
+		j.next = j.next[1:]
+		if j.path == "" {
+			return d.name, d.id, true
+		}
+		return j.path + "/" + d.name, d.id, true
+	}
+	return "", 0, false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync"
@@ -23,43 +24,23 @@ func (s *dirSource) load(ctx context.Context, t *Tree) error {
 	}
 	root := os.NewFile(uintptr(fd), s.path)
 	t.closers = append(t.closers, root)
-	d := &dirBlob{root: root, fd: fd}
 	skip, err := compileExcludes(t.opt.Exclude)
 	if err != nil {
 		return err
 	}
 	w := &dirWalk{ctx: ctx, t: t, skip: skip}
-	r := &dirReader{dirWalk: w, blob: d, bufs: sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}}
+	r := &dirReader{dirWalk: w, blob: t.addBlob(&dirBlob{root: root, fd: fd}), fd: fd, bufs: sync.Pool{New: func() any { b := make([]byte, 64<<10); return &b }}}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil {
 		return &EntryError{"stat", s.path, err}
 	}
-	if err := r.fill(t.root, &st); err != nil {
+	if err := r.fill(&t.root, &st); err != nil {
 		return &EntryError{"stat", s.path, err}
 	}
-	if err := r.attrs(t.root, fd, ".", ""); err != nil {
+	if err := r.attrs(&t.root, fd, ".", ""); err != nil {
 		return &EntryError{"attributes of", s.path, err}
 	}
-	err = w.run(t.root, r.read)
-	if err == nil {
-		shared := make(map[*node]bool, len(w.links))
-		for _, n := range w.links {
-			shared[n] = true
-		}
-		recount(t.root, shared)
-	}
-	return err
-}
-
-// recount counts the names of files that may have several.
-func recount(dir *node, shared map[*node]bool) {
-	for _, d := range dir.kids {
-		if d.n.isDir() {
-			recount(d.n, shared)
-		} else if shared[d.n] {
-			d.n.links++
-		}
-	}
+	return w.run(r.read)
 }
 
 // dirBlob is a directory whose files have the paths of the tree.
@@ -70,8 +51,8 @@ type dirBlob struct {
 
 // dirFile is an open file of it.
 type dirFile struct {
-	fd int
-	n  *node
+	fd   int
+	size int64
 }
 
 func openBeneath(dirfd int, path string, flags int) (int, error) {
@@ -98,12 +79,12 @@ func openBeneath(dirfd int, path string, flags int) (int, error) {
 	}
 }
 
-func (b *dirBlob) open(path string, n *node) (reader, error) {
+func (b *dirBlob) open(path string, size int64) (reader, error) {
 	fd, err := openBeneath(b.fd, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
-	f := &dirFile{fd: fd, n: n}
+	f := &dirFile{fd: fd, size: size}
 	if err := f.same(); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -118,7 +99,7 @@ func (f *dirFile) same() error {
 	if err := unix.Fstat(f.fd, &st); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.n.size {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.size {
 		return fmt.Errorf("it has changed since it was looked at: %w", syscall.EAGAIN)
 	}
 	return nil
@@ -152,53 +133,50 @@ func (f *dirFile) Close() error {
 
 type dirReader struct {
 	*dirWalk
-	blob *dirBlob
+	blob uint32
+	fd   int // of the source
 	bufs sync.Pool
-	atMu sync.Mutex // guards t.shared
+	tree sync.Mutex // for changing the tree
 }
 
-// read reads one directory: its names, and what they are.
-func (r *dirReader) read(j dirJob) error {
-	fd, err := openBeneath(r.blob.fd, j.path, unix.O_RDONLY|unix.O_DIRECTORY)
+// namesAtOnce is how many names of a directory are read at a time.
+const namesAtOnce = 1024
+
+// read reads one directory: its names, and what they are. dirs tells whether
+// directories are among them.
+func (r *dirReader) read(path string, id nodeID) (dirs bool, err error) {
+	fd, err := openBeneath(r.fd, path, unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
-		return &EntryError{"open", "/" + j.path, err}
+		return false, &EntryError{"open", "/" + path, err}
 	}
-	f := os.NewFile(uintptr(fd), j.path)
+	f := os.NewFile(uintptr(fd), path)
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
-	if err != nil {
-		return &EntryError{"read", "/" + j.path, errnoOf(err)}
+	below := path
+	if path != "" {
+		below += "/"
 	}
-	if int(r.entries.Add(int64(len(names)))) > r.t.maxEntries {
-		return fmt.Errorf("more than %d entries (Options.MaxEntries): %w", r.t.maxEntries, syscall.E2BIG)
-	}
-	if j.n.kids == nil && len(names) > 0 {
-		j.n.kids = make(map[string]dirent, len(names))
-	}
-	if strings.Count(j.path, "/") >= maxDepth {
-		return &EntryError{"read", "/" + j.path, badInput("more than %d directories deep", maxDepth)}
-	}
-	var dirs []dirJob
-	for _, name := range names {
-		path := name
-		if j.path != "" {
-			path = j.path + "/" + name
+	for {
+		names, err := f.Readdirnames(namesAtOnce)
+		if err == io.EOF {
+			return dirs, nil
 		}
-		n, err := r.entry(fd, name, path)
 		if err != nil {
-			return entryErr("read", "/"+path, err)
+			return dirs, &EntryError{"read", "/" + path, errnoOf(err)}
 		}
-		if n == nil {
-			r.entries.Add(-1)
-			continue
+		if strings.Count(path, "/") >= maxDepth {
+			return dirs, &EntryError{"read", "/" + path, badInput("more than %d directories deep", maxDepth)}
 		}
-		j.n.kids[name] = dirent{n: n}
-		if n.isDir() {
-			dirs = append(dirs, dirJob{path, n})
+		for _, name := range names {
+			dir, err := r.entry(fd, id, name, below+name)
+			if err != nil {
+				return dirs, entryErr("read", "/"+below+name, err)
+			}
+			dirs = dirs || dir
+		}
+		if err := interrupted(r.ctx); err != nil {
+			return dirs, err
 		}
 	}
-	r.push(dirs)
-	return nil
 }
 
 func errnoOf(err error) error {
@@ -209,24 +187,58 @@ func errnoOf(err error) error {
 	return err
 }
 
-// entry reads what a name is; nil if it is left out.
-func (r *dirReader) entry(dirfd int, name, path string) (*node, error) {
+// entry reads what a name is, and puts it into the tree.
+func (r *dirReader) entry(dirfd int, parent nodeID, name, path string) (dir bool, err error) {
 	var st unix.Stat_t
 	if err := unix.Fstatat(dirfd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, &EntryError{"stat", "/" + path, err}
+		return false, &EntryError{"stat", "/" + path, err}
 	}
-	dir := st.Mode&unix.S_IFMT == unix.S_IFDIR
+	dir = st.Mode&unix.S_IFMT == unix.S_IFDIR
 	if r.skip.match(path, dir) {
-		return nil, nil
+		return false, nil
 	}
-	if dir || st.Nlink == 1 {
-		return r.node(dirfd, name, path, &st, 1)
+	several := !dir && st.Nlink > 1
+	if several {
+		if done, err := r.linked(parent, name, &st); done || err != nil {
+			return false, err
+		}
 	}
-	return r.linked(uint64(st.Dev), st.Ino, func() (*node, error) { return r.node(dirfd, name, path, &st, 0) })
+	n, err := r.node(dirfd, name, path, &st)
+	if err != nil {
+		return false, err
+	}
+	r.tree.Lock()
+	defer r.tree.Unlock()
+	if several { // another worker may have met it meanwhile
+		if done, err := r.linkedLocked(parent, name, &st); done || err != nil {
+			return false, err
+		}
+	}
+	id, err := r.t.putNew(parent, name, n, 0)
+	if err == nil && several {
+		err = r.t.setInode(uint64(st.Dev), st.Ino, id)
+	}
+	return dir, err
 }
 
-func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t, links uint32) (*node, error) {
-	n := &node{links: links}
+// linked gives a file that was met by another name this one too. done is false
+// if it was not met.
+func (r *dirReader) linked(parent nodeID, name string, st *unix.Stat_t) (done bool, err error) {
+	r.tree.Lock()
+	defer r.tree.Unlock()
+	return r.linkedLocked(parent, name, st)
+}
+
+func (r *dirReader) linkedLocked(parent nodeID, name string, st *unix.Stat_t) (done bool, err error) {
+	id, err := r.t.inode(uint64(st.Dev), st.Ino)
+	if id == 0 || err != nil {
+		return false, err
+	}
+	return true, r.t.putLink(parent, name, dirent{id: id, lnk: st.Mode&unix.S_IFMT == unix.S_IFLNK})
+}
+
+func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t) (*node, error) {
+	n := &node{}
 	if err := r.fill(n, st); err != nil {
 		return nil, err
 	}
@@ -237,8 +249,10 @@ func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t, links ui
 		if err != nil {
 			return nil, &EntryError{"readlink", "/" + path, err}
 		}
-		n.target = string(b[:k])
 		n.size = int64(k)
+		if n.aux, err = r.t.appendBytes(b[:k]); err != nil {
+			return nil, err
+		}
 	case n.isReg():
 		n.blob = r.blob
 		// Fewer blocks than bytes: a file with holes, or compressed. Where blocks
@@ -281,7 +295,7 @@ func (r *dirReader) holes(n *node, dirfd int, name string) error {
 		return err
 	}
 	defer unix.Close(fd)
-	segs := []seg{}
+	segs := segWriter{s: r.t.store}
 	for off := int64(0); off < n.size; {
 		a, err := unix.Seek(fd, off, unix.SEEK_DATA)
 		if err == unix.ENXIO {
@@ -303,13 +317,16 @@ func (r *dirReader) holes(n *node, dirfd int, name string) error {
 		if b = min(b, n.size); b <= a {
 			break
 		}
-		segs = append(segs, seg{a, b - a, a})
+		if a == 0 && b == n.size { // no holes
+			return nil
+		}
+		if err := segs.add(seg{a, b - a, a}); err != nil {
+			return err
+		}
 		off = b
 	}
-	if len(segs) != 1 || segs[0].off != 0 || segs[0].n != n.size {
-		n.segs = &segs
-	}
-	return nil
+	n.aux, err = segs.end()
+	return err
 }
 
 // attrs reads the extended attributes of an entry.
@@ -342,10 +359,10 @@ func (r *dirReader) attrs(n *node, dirfd int, name, path string) error {
 		}
 		list = append(list, xattr{full, string((*bp)[:v])})
 	}
-	r.atMu.Lock()
-	n.attrs = r.t.share(list)
-	r.atMu.Unlock()
-	return nil
+	r.tree.Lock()
+	defer r.tree.Unlock()
+	n.attrs, err = r.t.share(list)
+	return err
 }
 
 // procPath is a path of an entry of an open directory.

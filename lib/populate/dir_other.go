@@ -22,7 +22,7 @@ func (s *dirSource) load(ctx context.Context, t *Tree) error {
 		return &EntryError{"open", s.path, err}
 	}
 	t.closers = append(t.closers, root)
-	b := &dirBlob{root}
+	blob := t.addBlob(&dirBlob{root})
 	skip, err := compileExcludes(t.opt.Exclude)
 	if err != nil {
 		return err
@@ -49,16 +49,20 @@ func (s *dirSource) load(ctx context.Context, t *Tree) error {
 		switch fi.Mode().Type() {
 		case 0:
 			n.mode |= ondisk.ModeReg
-			n.size, n.blob = fi.Size(), b
+			n.size, n.blob = fi.Size(), blob
 		case fs.ModeDir:
 			n.mode |= ondisk.ModeDir
 		case fs.ModeSymlink:
 			n.mode |= ondisk.ModeLnk
-			if n.target, err = root.Readlink(path); err != nil {
+			target, err := root.Readlink(path)
+			if err != nil {
 				return entryErr("readlink", "/"+path, err)
 			}
-			n.target = filepath.ToSlash(n.target)
-			n.size = int64(len(n.target))
+			target = filepath.ToSlash(target)
+			n.size = int64(len(target))
+			if n.aux, err = t.appendBytes([]byte(target)); err != nil {
+				return entryErr("readlink", "/"+path, err)
+			}
 		default:
 			return entryErr("read", "/"+path, fmt.Errorf("files of mode %v are read on Linux only: %w", fi.Mode(), errors.ErrUnsupported))
 		}
@@ -68,13 +72,13 @@ func (s *dirSource) load(ctx context.Context, t *Tree) error {
 
 type dirBlob struct{ root *os.Root }
 
-func (b *dirBlob) open(path string, n *node) (reader, error) {
+func (b *dirBlob) open(path string, size int64) (reader, error) {
 	f, err := b.root.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	fi, err := f.Stat()
-	if err == nil && (!fi.Mode().IsRegular() || fi.Size() != n.size) {
+	if err == nil && (!fi.Mode().IsRegular() || fi.Size() != size) {
 		err = fmt.Errorf("it has changed since it was looked at: %w", syscall.EAGAIN)
 	}
 	if err != nil {

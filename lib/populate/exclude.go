@@ -93,21 +93,18 @@ func (t *Tree) exclude() error {
 	if err != nil || len(x) == 0 {
 		return err
 	}
-	t.excludeDir(x, t.root, "")
-	return nil
+	return t.excludeDir(x, rootID, nil)
 }
 
-func (t *Tree) excludeDir(x excludes, dir *node, at string) {
-	for _, name := range dir.names() {
-		p := name
-		if at != "" {
-			p = at + "/" + name
+func (t *Tree) excludeDir(x excludes, dir nodeID, at trail) error {
+	return t.each(dir, func(name string, d dirent) error {
+		p := at.down(name)
+		switch {
+		case x.match(p.String(), d.dir):
+			return t.remove(dir, name, d)
+		case d.dir:
+			return t.excludeDir(x, d.id, p)
 		}
-		n := dir.kids[name].n
-		if x.match(p, n.isDir()) {
-			t.remove(dir, name)
-		} else if n.isDir() {
-			t.excludeDir(x, n, p)
-		}
-	}
+		return nil
+	})
 }

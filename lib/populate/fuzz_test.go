@@ -11,15 +11,17 @@ import (
 // checkTree wants of a tree that was made of anything what writing relies on.
 func checkTree(t *testing.T, tree *Tree) {
 	t.Helper()
-	names := map[*node]uint32{}
+	names, links := map[nodeID]uint32{}, map[nodeID]uint32{}
 	entries := 0
-	_ = tree.walk(func(p string, n *node, first bool) error {
-		names[n]++
+	err := tree.walk(func(path trail, id nodeID, n *node, first bool) error {
+		p := path.String()
+		names[id]++
+		links[id] = n.links
 		if p != "" {
 			entries++
 		}
 		end := int64(0)
-		_ = n.data(func(s seg) error {
+		err := tree.data(n, func(s seg) error {
 			if s.off < end || s.n <= 0 || s.off+s.n > n.size || s.at < 0 {
 				t.Errorf("%q has data at %+v of %d", p, s, n.size)
 			}
@@ -29,11 +31,17 @@ func checkTree(t *testing.T, tree *Tree) {
 		if strings.Contains("/"+p+"/", "/../") || strings.Contains(p, "//") {
 			t.Errorf("name %q", p)
 		}
-		return nil
+		if first != (names[id] == 1) {
+			t.Errorf("%q is the %d. name: first is %v", p, names[id], first)
+		}
+		return err
 	})
-	for n, k := range names {
-		if n.links != k {
-			t.Errorf("a node with %d names counts %d", k, n.links)
+	if err != nil {
+		t.Error(err)
+	}
+	for id, k := range names {
+		if links[id] != k {
+			t.Errorf("a node with %d names counts %d", k, links[id])
 		}
 	}
 	if entries != tree.entries {
@@ -108,7 +116,7 @@ func FuzzOCI(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"sha256:` + strings.Repeat("0", 64) + `","size":2,"platform":{"os":"linux","architecture":"amd64"}}]}`))
 	f.Add([]byte(`{"config":{"digest":"sha256:x"},"layers":[{}],"rootfs":{"diff_ids":["a"]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		tree := &Tree{opt: Options{MaxEntries: 100}, shared: map[string]*attrs{}, maxEntries: 100, root: &node{mode: 0o40755, links: 1}}
+		tree := newTree(Options{MaxEntries: 100})
 		defer tree.Close()
 		_ = tree.loadImage(context.Background(), fuzzLayout(b), OCIOptions{Platform: "linux/amd64"}) // it fails, or does not
 		var m document

@@ -45,8 +45,8 @@ func (s layerSource) load(ctx context.Context, t *Tree) error {
 // addLayer applies a layer to the tree. What a whiteout hides is of the layers
 // below, wherever in the archive it stands.
 func (t *Tree) addLayer(ctx context.Context, sec section, layer int32) error {
-	b := &tarBlob{sec}
-	return readTar(ctx, sec, func(h *tarHeader) error {
+	b := t.addBlob(&tarBlob{sec})
+	return readTar(ctx, t.store, sec, func(h *tarHeader) error {
 		dir, base := path.Split(strings.TrimRight(h.name, "/"))
 		var err error
 		switch {
@@ -62,58 +62,61 @@ func (t *Tree) addLayer(ctx context.Context, sec section, layer int32) error {
 	})
 }
 
-// lowerDir returns a directory that a whiteout is in, nil if there is none.
-func (t *Tree) lowerDir(dir string) (*node, error) {
+// lowerDir returns a directory that a whiteout is in, 0 if there is none.
+func (t *Tree) lowerDir(dir string) (nodeID, error) {
 	p, err := split(dir)
 	if err != nil {
-		return nil, err
+		return 0, err
 	}
-	n, err := t.walkTo(p, false, 0)
-	if errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ENOTDIR) {
-		return nil, nil
+	id, err := t.walkTo(p, false, 0)
+	if notThere(err) && !errors.Is(err, syscall.ELOOP) {
+		return 0, nil
 	}
-	return n, err
+	return id, err
 }
 
 // hideAll hides everything that layers below have in a directory.
 func (t *Tree) hideAll(dir string, layer int32) error {
-	n, err := t.lowerDir(dir)
-	if n == nil || err != nil {
+	id, err := t.lowerDir(dir)
+	if id == 0 || err != nil {
 		return err
 	}
-	for name := range n.kids {
-		t.hide(n, name, layer)
-	}
-	return nil
+	return t.hideBelow(id, layer)
+}
+
+func (t *Tree) hideBelow(dir nodeID, layer int32) error {
+	return t.each(dir, func(name string, d dirent) error { return t.hide(dir, name, d, layer) })
 }
 
 func (t *Tree) hideName(dir, name string, layer int32) error {
 	if name == "" || name == "." || name == ".." {
 		return badInput("a whiteout of %q", name)
 	}
-	n, err := t.lowerDir(dir)
-	if n == nil || err != nil {
+	id, err := t.lowerDir(dir)
+	if id == 0 || err != nil {
 		return err
 	}
-	if _, ok := n.kids[name]; ok {
-		t.hide(n, name, layer)
+	d, ok, err := t.lookup(id, name)
+	if !ok || err != nil {
+		return err
 	}
-	return nil
+	return t.hide(id, name, d, layer)
 }
 
 // hide takes a name out that is not of the layer, and of a directory that is, or
 // that holds something that is, what is not.
-func (t *Tree) hide(dir *node, name string, layer int32) {
-	d := dir.kids[name]
-	if d.n.isDir() {
-		for k := range d.n.kids {
-			t.hide(d.n, k, layer)
+func (t *Tree) hide(dir nodeID, name string, d dirent, layer int32) error {
+	if d.dir {
+		if err := t.hideBelow(d.id, layer); err != nil {
+			return err
 		}
-		if d.layer == layer || len(d.n.kids) > 0 {
-			return
+		left, err := t.list(d.id, "", false, make([]named, 0, 1))
+		if err != nil || len(left) > 0 {
+			return err
 		}
-	} else if d.layer == layer {
-		return
 	}
-	t.remove(dir, name)
+	if d.layer == layer {
+		return nil
+	}
+	return t.remove(dir, name, d)
 }

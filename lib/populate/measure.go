@@ -11,7 +11,6 @@ import (
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
-	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
 // What a tree needs is found out by writing it, without the data of files, to a
@@ -45,7 +44,7 @@ type SizeOptions struct {
 // it has tried it, so that Write to one of that size does not fail for want of
 // space. It fails with ENOSPC if that would be more than o.Max.
 func (t *Tree) Fit(ctx context.Context, format Format, o SizeOptions) (Size, error) {
-	s := Size{Inodes: t.inodes()}
+	s := Size{Inodes: t.inodes}
 	n, err := t.Measure(ctx, format, o.BlockSize)
 	if err != nil {
 		return s, err
@@ -170,10 +169,10 @@ func (f *fitter) fits(size int64, m *misfit) (bool, error) {
 // Measure returns what the tree takes in file systems made by format. Bytes is 0.
 func (t *Tree) Measure(ctx context.Context, format Format, blockSize int) (Size, error) {
 	bs := int64(blockSize)
-	inodes := t.inodes()
+	inodes := t.inodes
 	// More than it can need: of each file the blocks and some for its mapping, of
 	// each name a block.
-	bound := t.bytes()
+	bound := t.size
 	bound += bound/64 + int64(inodes)*(2*bs+1024) + 64<<20
 	for {
 		w, err := t.try(ctx, format, bound/bs*bs, inodes)
@@ -193,17 +192,6 @@ func (t *Tree) Measure(ctx context.Context, format Format, blockSize int) (Size,
 		bound *= 2
 		inodes += inodes / 2 // for values of attributes, which are inodes with ea_inode
 	}
-}
-
-// inodes returns how many inodes the tree has.
-func (t *Tree) inodes() (n uint64) {
-	_ = t.walk(func(_ string, _ *node, first bool) error {
-		if first {
-			n++
-		}
-		return nil
-	})
-	return n
 }
 
 // room tells what is free in a file system that was just made, and how many
@@ -233,7 +221,7 @@ func (t *Tree) try(ctx context.Context, format Format, size int64, inodes uint64
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{ctx: ctx, t: t, links: map[*node]ondisk.Ino{}, zero: t.opt.Reproducible, told: time.Now(), dry: true}
+	w := &writer{ctx: ctx, t: t, round: t.newRound(), zero: t.opt.Reproducible, told: time.Now(), dry: true}
 	progress := t.opt.Progress
 	t.opt.Progress = nil
 	defer func() { t.opt.Progress = progress }()
@@ -246,7 +234,7 @@ var dryZeros = sync.OnceValue(func() []byte { return blockdev.AlignedBuf(chunkSi
 
 // dryData allocates what a file's data takes.
 func (w *writer) dryData(ip *ext2fs.Inode, n *node) error {
-	err := n.data(func(s seg) error {
+	err := w.t.data(n, func(s seg) error {
 		for s.n > 0 {
 			if err := interrupted(w.ctx); err != nil {
 				return err

@@ -110,7 +110,11 @@ func TestDigest(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer tree.Close()
-		return tree.Digest()
+		sum, err := tree.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return sum
 	}
 	for _, n := range []string{"a", "b"} {
 		if err := os.WriteFile(filepath.Join(dir, n), make([]byte, 100<<10), 0o644); err != nil {

@@ -115,8 +115,8 @@ func (t *Tree) openLayout(ctx context.Context, p string) (layout, error) {
 		return nil, err
 	}
 	l := tarLayout{}
-	err = readTar(ctx, sec, func(h *tarHeader) error {
-		if (h.typ == '0' || h.typ == '7') && !h.sparse {
+	err = readTar(ctx, t.store, sec, func(h *tarHeader) error {
+		if (h.typ == '0' || h.typ == '7') && h.sparse == 0 {
 			l[path.Clean("/" + h.name)[1:]] = section{io.NewSectionReader(sec.r, h.at, h.size), h.size}
 		}
 		if len(l) > 1<<16 {

@@ -120,15 +120,17 @@ func (l *ociLayout) index(list ...any) {
 // listing returns the names of a tree, files with their owner.
 func listing(t *Tree) []string {
 	var out []string
-	_ = t.walk(func(p string, n *node, first bool) error {
+	_ = t.walk(func(p trail, _ nodeID, n *node, first bool) error {
 		switch {
-		case p == "":
+		case len(p) == 0:
 		case n.isDir():
-			out = append(out, p+"/")
+			out = append(out, p.String()+"/")
 		case n.isLnk():
-			out = append(out, p+"->"+n.target)
+			target, err := t.text(n.aux)
+			out = append(out, p.String()+"->"+target)
+			return err
 		default:
-			out = append(out, p)
+			out = append(out, p.String())
 		}
 		return nil
 	})

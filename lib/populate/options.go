@@ -101,7 +101,8 @@ type Options struct {
 	Prepare func(*ext2fs.FS) error
 
 	Workers    int    // that read; 0: by the machine
-	TempDir    string // where compressed archives and those from a pipe are unpacked
+	TempDir    string // where compressed archives and those from a pipe are unpacked, and what of a tree is too much for Memory
+	Memory     int64  // bytes of the tree that are in memory at most; 0: 48 MiB
 	MaxEntries int    // of the tree; 0: 16 million
 	Progress   func(Totals)
 	Warn       func(path, what string) // what is left out, and why; may be nil
@@ -127,8 +128,9 @@ type Source interface {
 
 // blob is where contents of files come from.
 type blob interface {
-	// open returns the contents of n, which has the path in the tree.
-	open(path string, n *node) (reader, error)
+	// open returns the contents of a file that has the path in the tree, and size
+	// bytes.
+	open(path string, size int64) (reader, error)
 }
 
 // reader reads the contents of a file at their places in the blob.
@@ -140,21 +142,27 @@ type reader interface {
 
 // Tree is what a file system is filled with.
 type Tree struct {
-	root       *node
+	*store
+	root       node
 	opt        Options
 	entries    int
 	maxEntries int
-	shared     map[string]*attrs
+	recent     map[string]ref // attributes that were met, some of them
+	blobs      []blob
 	closers    []io.Closer
+
+	// What counting has found once the tree was complete.
+	inodes uint64
+	size   int64 // bytes of data
+	newest int64 // time of modification, in seconds
 }
+
+// treeMemory is what of a tree is in memory if Options do not say.
+const treeMemory = 48 << 20
 
 // Load reads src into a tree. Its errors name the entry that they are about.
 func Load(ctx context.Context, src Source, o Options) (*Tree, error) {
-	t := &Tree{opt: o, shared: map[string]*attrs{}, maxEntries: o.MaxEntries}
-	if t.maxEntries <= 0 {
-		t.maxEntries = maxEntries
-	}
-	t.root = &node{mode: ondisk.ModeDir | 0o755, implied: true, links: 1}
+	t := newTree(o)
 	_, err := compileExcludes(o.Exclude)
 	if err == nil {
 		err = src.load(ctx, t)
@@ -166,8 +174,29 @@ func Load(ctx context.Context, src Source, o Options) (*Tree, error) {
 		_ = t.Close()
 		return nil, err
 	}
-	t.shared = nil
+	t.recent = nil
 	return t, nil
+}
+
+// newTree returns a tree of nothing but a root.
+func newTree(o Options) *Tree {
+	t := &Tree{opt: o, maxEntries: o.MaxEntries, recent: map[string]ref{}}
+	if t.maxEntries <= 0 {
+		t.maxEntries = maxEntries
+	}
+	memory := o.Memory
+	if memory <= 0 {
+		memory = treeMemory
+	}
+	t.store = newStore(memory, t.tempFile)
+	t.root = node{mode: ondisk.ModeDir | 0o755, implied: true, links: 1}
+	return t
+}
+
+// addBlob returns the number by which nodes know b.
+func (t *Tree) addBlob(b blob) uint32 {
+	t.blobs = append(t.blobs, b)
+	return uint32(len(t.blobs))
 }
 
 // Close gives up what the tree keeps open. It cannot be written afterwards.
@@ -186,10 +215,10 @@ func (t *Tree) Close() error {
 func (t *Tree) Entries() int { return t.entries }
 
 // Inodes returns how many inodes the tree has, the root among them.
-func (t *Tree) Inodes() uint64 { return t.inodes() }
+func (t *Tree) Inodes() uint64 { return t.inodes }
 
 // Bytes returns how many bytes of data the tree has, without holes.
-func (t *Tree) Bytes() int64 { return t.bytes() }
+func (t *Tree) Bytes() int64 { return t.size }
 
 func (t *Tree) warn(path, format string, args ...any) {
 	if t.opt.Warn != nil {
@@ -197,10 +226,15 @@ func (t *Tree) warn(path, format string, args ...any) {
 	}
 }
 
-// share returns the set of attributes, which other nodes may have too.
-func (t *Tree) share(list []xattr) *attrs {
+// recentAttrs is how many sets of attributes are known by what is in them: files
+// that have the same ones come together.
+const recentAttrs = 4096
+
+// share keeps a set of attributes, which other nodes may have too, in the order of
+// their names.
+func (t *Tree) share(list []xattr) (ref, error) {
 	if len(list) == 0 {
-		return nil
+		return 0, nil
 	}
 	slices.SortFunc(list, func(a, b xattr) int { return strings.Compare(a.name, b.name) })
 	var key []byte
@@ -210,16 +244,44 @@ func (t *Tree) share(list []xattr) *attrs {
 		key = binary.AppendUvarint(key, uint64(len(x.value)))
 		key = append(key, x.value...)
 	}
+	all := key
 	if len(key) > sha256.Size {
 		h := sha256.Sum256(key)
 		key = h[:]
 	}
-	if a := t.shared[string(key)]; a != nil {
-		return a
+	if r := t.recent[string(key)]; r != 0 {
+		return r, nil
 	}
-	a := &attrs{slices.Clone(list)}
-	t.shared[string(key)] = a
-	return a
+	r, err := t.appendBytes(all)
+	if len(t.recent) >= recentAttrs {
+		clear(t.recent)
+	}
+	if err == nil {
+		t.recent[string(key)] = r
+	}
+	return r, err
+}
+
+// attrsOf returns the attributes of a node.
+func (t *Tree) attrsOf(n *node) ([]xattr, error) {
+	if n.attrs == 0 {
+		return nil, nil
+	}
+	text, err := t.text(n.attrs)
+	if err != nil {
+		return nil, err
+	}
+	var list []xattr
+	next := func() (s string) {
+		k, w := binary.Uvarint([]byte(text[:min(len(text), binary.MaxVarintLen64)]))
+		s, text = text[w:w+int(k)], text[w+int(k):]
+		return s
+	}
+	for text != "" {
+		name := next()
+		list = append(list, xattr{name, next()})
+	}
+	return list, nil
 }
 
 // Attributes that ids are found in.
@@ -239,17 +301,37 @@ func (t *Tree) finish() error {
 	if err := t.makeDevices(); err != nil {
 		return err
 	}
-	err := t.walk(func(path string, n *node, first bool) error {
+	err := t.walk(func(path trail, id nodeID, n *node, first bool) error {
 		if !first {
 			return nil
 		}
-		return entryErr("attributes of", "/"+path, t.finishNode(path, n))
+		old := *n
+		err := t.finishNode(path, id, n)
+		if err == nil && *n != old {
+			err = t.change(id, n)
+		}
+		if err == nil {
+			err = t.count(n)
+		}
+		if err != nil {
+			err = entryErr("attributes of", "/"+path.String(), err)
+		}
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	t.SetRoot(o.Root, o.RootMode)
 	return nil
+}
+
+// count adds a node to what the tree has.
+func (t *Tree) count(n *node) error {
+	if t.inodes++; t.inodes == 1 { // the root
+		t.newest = n.mtime.Sec
+	}
+	t.newest = max(t.newest, n.mtime.Sec)
+	return t.data(n, func(s seg) error { t.size += s.n; return nil })
 }
 
 // SetRoot gives the root directory an owner and permissions, each unless it is
@@ -266,13 +348,13 @@ func (t *Tree) SetRoot(owner *Owner, mode *uint16) {
 	}
 }
 
-func (t *Tree) finishNode(path string, n *node) error {
+func (t *Tree) finishNode(path trail, id nodeID, n *node) error {
 	o := &t.opt
 	switch {
 	case n.fixed:
 	case o.Owner != nil:
 		n.uid, n.gid = o.Owner.UID, o.Owner.GID
-	case n.implied && n != t.root: // made here: of the super-user, whatever the maps
+	case n.implied && id != rootID: // made here: of the super-user, whatever the maps
 	default:
 		uid, ok1 := mapID(o.MapUID, n.uid)
 		gid, ok2 := mapID(o.MapGID, n.gid)
@@ -291,26 +373,27 @@ func (t *Tree) finishNode(path string, n *node) error {
 			}
 		}
 	}
-	if n.attrs == nil && o.Contexts == nil {
+	maps := len(o.MapUID) > 0 || len(o.MapGID) > 0
+	if o.Contexts == nil && (n.attrs == 0 || !maps) {
 		return nil
 	}
-	var list []xattr
-	if n.attrs != nil && !o.NoXattrs {
-		for _, x := range n.attrs.list {
-			if err := t.mapAttr(&x); err != nil {
-				return err
-			}
-			list = append(list, x)
+	list, err := t.attrsOf(n)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		if err := t.mapAttr(&list[i]); err != nil {
+			return err
 		}
 	}
 	if o.Contexts != nil {
-		if label, ok := o.Contexts.Lookup("/"+path, n.mode); ok {
+		if label, ok := o.Contexts.Lookup("/"+path.String(), n.mode); ok {
 			list = slices.DeleteFunc(list, func(x xattr) bool { return x.name == xattrSELinux })
 			list = append(list, xattr{xattrSELinux, label + "\x00"})
 		}
 	}
-	n.attrs = t.share(list)
-	return nil
+	n.attrs, err = t.share(list)
+	return err
 }
 
 // mapAttr maps the ids in an attribute.

@@ -82,13 +82,43 @@ func TestExclude(t *testing.T) {
 }
 
 func listing2(t *Tree) (out []string) {
-	_ = t.walk(func(p string, _ *node, _ bool) error {
-		if p != "" {
-			out = append(out, p)
+	_ = t.walk(func(p trail, _ nodeID, _ *node, _ bool) error {
+		if len(p) > 0 {
+			out = append(out, p.String())
 		}
 		return nil
 	})
 	return out
+}
+
+// idAt returns what is at a path, 0 for nothing.
+func idAt(t testing.TB, tree *Tree, path string) nodeID {
+	t.Helper()
+	id, err := tree.find(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// nodeAt returns what is at a path.
+func nodeAt(t testing.TB, tree *Tree, path string) node {
+	t.Helper()
+	id, n, err := tree.findNode(path)
+	if id == 0 || err != nil {
+		t.Fatalf("%s is not there: %v", path, err)
+	}
+	return n
+}
+
+func attrsAt(t testing.TB, tree *Tree, path string) []xattr {
+	t.Helper()
+	n := nodeAt(t, tree, path)
+	list, err := tree.attrsOf(&n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
 }
 
 func TestOwners(t *testing.T) {
@@ -102,11 +132,11 @@ func TestOwners(t *testing.T) {
 		name     string
 		uid, gid uint32
 	}{{"a", 5, 201001}, {"b", 100000, 200000}} {
-		if n := tree.find(w.name); n.uid != w.uid || n.gid != w.gid {
+		if n := nodeAt(t, tree, w.name); n.uid != w.uid || n.gid != w.gid {
 			t.Errorf("%s is of %d:%d, not %d:%d", w.name, n.uid, n.gid, w.uid, w.gid)
 		}
 	}
-	for _, x := range tree.find("c").attrs.list {
+	for _, x := range attrsAt(t, tree, "c") {
 		switch x.name {
 		case xattrAccess:
 			if acl, err := ondisk.ParseXattrACL([]byte(x.value)); err != nil || acl[1].ID != 10 {
@@ -122,7 +152,7 @@ func TestOwners(t *testing.T) {
 		t.Errorf("an owner that no map has: %v", err)
 	}
 	tree = loadTar(t, b, Options{Owner: &Owner{7, 8}})
-	if n := tree.find("a"); n.uid != 7 || n.gid != 8 {
+	if n := nodeAt(t, tree, "a"); n.uid != 7 || n.gid != 8 {
 		t.Errorf("--owner gave %d:%d", n.uid, n.gid)
 	}
 	for _, s := range []string{"", "1", "1:", "x:1", "1:-1", "1:4294967296"} {
@@ -160,17 +190,15 @@ func TestDeviceTable(t *testing.T) {
 		"dev/md2": "60640 0:6 900", "dev/md3": "60640 0:6 903", "run/pipe": "10600 1:2 0", "bin/ping": "104755 0:0 0",
 		"srv/www/index": "100640 33:34 0", "bin": "40755 9:9 0",
 	} {
-		n := tree.find(path)
-		if n == nil {
-			t.Errorf("%s is not there", path)
-		} else if got := fmt.Sprintf("%o %d:%d %x", n.mode, n.uid, n.gid, n.rdev); got != want {
+		n := nodeAt(t, tree, path)
+		if got := fmt.Sprintf("%o %d:%d %x", n.mode, n.uid, n.gid, n.rdev); got != want {
 			t.Errorf("%s is %s, not %s", path, got, want)
 		}
 	}
-	if tree.find("dev/tty4") != nil || tree.find("dev/tty") != nil {
+	if idAt(t, tree, "dev/tty4") != 0 || idAt(t, tree, "dev/tty") != 0 {
 		t.Error("there are more ttys than asked for")
 	}
-	if a := tree.find("bin/ping").attrs; a == nil || hex.EncodeToString([]byte(a.list[0].value)) != "0100000200200000000000000000000000000000" {
+	if a := attrsAt(t, tree, "bin/ping"); len(a) == 0 || hex.EncodeToString([]byte(a[0].value)) != "0100000200200000000000000000000000000000" {
 		t.Errorf("capabilities %+v", a)
 	}
 	for _, s := range []string{"x", "/a z 1 1 1", "/a c 8 1 1", "/a c 644 x 1", "|xattr cap_x+p", "/a c 644 0 0 5000 0", "/a c 644 0 0 1 1 1 1 99999999"} {
@@ -232,7 +260,7 @@ func TestFileContexts(t *testing.T) {
 		}
 	}
 	tree := loadTar(t, tarOf(t, tar.Header{Name: "etc/passwd"}), Options{Contexts: c})
-	if a := tree.find("etc/passwd").attrs; a == nil || a.list[0] != (xattr{xattrSELinux, "system_u:object_r:passwd_t:s0\x00"}) {
+	if a := attrsAt(t, tree, "etc/passwd"); len(a) == 0 || a[0] != (xattr{xattrSELinux, "system_u:object_r:passwd_t:s0\x00"}) {
 		t.Errorf("the label is %+v", a)
 	}
 }
@@ -281,10 +309,10 @@ func TestTarNames(t *testing.T) {
 	if got := strings.Join(listing2(tree), " "); got != "abs hard link twice up x x/through x/y x/y/z" {
 		t.Errorf("the tree has %s", got)
 	}
-	if n := tree.find("twice"); n.size != 2 || n.links != 2 || tree.find("hard") != n {
+	if n := nodeAt(t, tree, "twice"); n.size != 2 || n.links != 2 || idAt(t, tree, "hard") != idAt(t, tree, "twice") {
 		t.Errorf("twice is %+v", n)
 	}
-	if n := tree.find("x"); n.mode != ondisk.ModeDir|0o700 {
+	if n := nodeAt(t, tree, "x"); n.mode != ondisk.ModeDir|0o700 {
 		t.Errorf("x has mode %o", n.mode)
 	}
 	loop := tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "b"}, tar.Header{Name: "b", Typeflag: tar.TypeSymlink, Linkname: "a"}, tar.Header{Name: "a/x"})

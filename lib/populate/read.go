@@ -20,7 +20,9 @@ const readAhead = 32
 // chunk is a part of a file's data, being read.
 type chunk struct {
 	path string
-	n    *node
+	id   nodeID
+	size int64 // of the file
+	blob blob
 	s    seg
 	f    *openFile
 	last bool // of the file
@@ -44,8 +46,10 @@ type prefetcher struct {
 	order chan *chunk // as the writer wants them
 	work  chan *chunk
 	wg    sync.WaitGroup
+	t     *Tree
 	stop  context.CancelFunc
 	ctx   context.Context
+	err   error // of the tree; guarded by order's being closed
 }
 
 var bufPools = [...]struct {
@@ -59,16 +63,16 @@ func newPool(n int) *sync.Pool {
 
 // prefetch begins to read the files of t. stop ends it.
 func prefetch(ctx context.Context, t *Tree) *prefetcher {
-	p := &prefetcher{order: make(chan *chunk, readAhead), work: make(chan *chunk, readAhead)}
+	p := &prefetcher{t: t, order: make(chan *chunk, readAhead), work: make(chan *chunk, readAhead)}
 	p.ctx, p.stop = context.WithCancel(ctx)
 	p.wg.Go(func() {
 		defer close(p.order)
 		defer close(p.work)
-		_ = t.walk(func(path string, n *node, first bool) error { // it ends early if the context does
+		p.err = t.walk(func(path trail, id nodeID, n *node, first bool) error {
 			if !first || !n.isReg() {
-				return p.ctx.Err()
+				return interrupted(p.ctx)
 			}
-			return p.file(path, n)
+			return p.file(path, id, n)
 		})
 	})
 	for range workers(t.opt.Workers) {
@@ -92,24 +96,27 @@ func (p *prefetcher) close() {
 }
 
 // file queues the chunks of one file.
-func (p *prefetcher) file(path string, n *node) error {
+func (p *prefetcher) file(path trail, id nodeID, n *node) error {
 	total := 0
-	count := func(s seg) error {
+	err := p.t.data(n, func(s seg) error {
 		total += int((s.off%chunkSize + s.n + chunkSize - 1) / chunkSize)
 		return nil
+	})
+	if err != nil || total == 0 {
+		return err
 	}
-	_ = n.data(count)
 	f := &openFile{left: total}
-	return n.data(func(s seg) error {
+	name := path.String()
+	return p.t.data(n, func(s seg) error {
 		for s.n > 0 {
 			k := min(s.n, chunkSize-s.off%chunkSize)
 			total--
-			c := &chunk{path: path, n: n, s: seg{s.off, k, s.at}, f: f, last: total == 0, done: make(chan struct{})}
+			c := &chunk{path: name, id: id, size: n.size, blob: p.t.blobs[n.blob-1], s: seg{s.off, k, s.at}, f: f, last: total == 0, done: make(chan struct{})}
 			select {
 			case p.order <- c:
 			case <-p.ctx.Done():
 				_ = f.done(total + 1) // what is read of it is not used
-				return p.ctx.Err()
+				return interrupted(p.ctx)
 			}
 			p.work <- c // has room when order has
 			s = seg{s.off + k, s.n - k, s.at + k}
@@ -121,7 +128,7 @@ func (p *prefetcher) file(path string, n *node) error {
 // read fills the chunk.
 func (c *chunk) read(ctx context.Context) {
 	f := c.f
-	f.once.Do(func() { f.r, f.err = c.n.blob.open(c.path, c.n) })
+	f.once.Do(func() { f.r, f.err = c.blob.open(c.path, c.size) })
 	err := f.err
 	if err == nil {
 		err = ctx.Err()

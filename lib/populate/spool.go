@@ -84,13 +84,9 @@ func (t *Tree) spool(ctx context.Context, r io.Reader) (section, error) {
 
 // unpack copies r to a file without a name. Zeros become holes in it.
 func (t *Tree) unpack(ctx context.Context, r io.Reader) (section, error) {
-	tmp, err := os.CreateTemp(t.opt.TempDir, "populate-")
+	tmp, err := t.tempFile()
 	if err != nil {
 		return section{}, fmt.Errorf("a place to unpack to (Options.TempDir): %w", err)
-	}
-	t.closers = append(t.closers, tempFile{tmp})
-	if err := removeOpen(tmp.Name()); err != nil {
-		return section{}, err
 	}
 	buf := make([]byte, 256<<10)
 	var n int64
@@ -133,6 +129,17 @@ func inputErr(err error) error {
 		return err
 	}
 	return fmt.Errorf("it cannot be decompressed: %w (%w)", err, syscall.EINVAL)
+}
+
+// tempFile makes a file that has no name, where that is possible, and goes away
+// when the tree is closed.
+func (t *Tree) tempFile() (*os.File, error) {
+	tmp, err := os.CreateTemp(t.opt.TempDir, "populate-")
+	if err != nil {
+		return nil, err
+	}
+	t.closers = append(t.closers, tempFile{tmp})
+	return tmp, removeOpen(tmp.Name())
 }
 
 // tempFile is a file that goes away when it is closed.

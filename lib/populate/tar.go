@@ -53,7 +53,7 @@ func asErrno(err error, no *syscall.Errno) bool { return errors.As(err, no) }
 // tarBlob is an archive that contents lie in.
 type tarBlob struct{ section }
 
-func (b *tarBlob) open(string, *node) (reader, error) { return sectionReader{b.r}, nil }
+func (b *tarBlob) open(string, int64) (reader, error) { return sectionReader{b.r}, nil }
 
 type sectionReader struct{ io.ReaderAt }
 
@@ -61,18 +61,18 @@ func (sectionReader) Close() error { return nil }
 
 // addTar adds the entries of an archive to the tree.
 func (t *Tree) addTar(ctx context.Context, sec section, layer int32) error {
-	blob := &tarBlob{sec}
-	return readTar(ctx, sec, func(h *tarHeader) error {
+	blob := t.addBlob(&tarBlob{sec})
+	return readTar(ctx, t.store, sec, func(h *tarHeader) error {
 		err := t.addHeader(blob, h, layer)
 		return entryErr("entry", h.name, err)
 	})
 }
 
-func (t *Tree) addHeader(b blob, h *tarHeader, layer int32) error {
+func (t *Tree) addHeader(blob uint32, h *tarHeader, layer int32) error {
 	if h.typ == '1' {
 		return t.link(h.name, h.link, layer)
 	}
-	n, err := t.nodeOf(b, h)
+	n, err := t.nodeOf(blob, h)
 	if err != nil {
 		return err
 	}
@@ -80,7 +80,7 @@ func (t *Tree) addHeader(b blob, h *tarHeader, layer int32) error {
 }
 
 // nodeOf makes the inode of an entry.
-func (t *Tree) nodeOf(b blob, h *tarHeader) (*node, error) {
+func (t *Tree) nodeOf(blob uint32, h *tarHeader) (_ *node, err error) {
 	n := &node{mode: uint16(h.mode & 0o7777), uid: h.uid, gid: h.gid, mtime: h.mtime, atime: h.mtime}
 	if h.hasAtime {
 		n.atime = h.atime
@@ -88,17 +88,16 @@ func (t *Tree) nodeOf(b blob, h *tarHeader) (*node, error) {
 	switch h.typ {
 	case '0', '7', 'S':
 		n.mode |= ondisk.ModeReg
-		n.size, n.at, n.blob = h.size, h.at, b
-		if h.sparse {
-			segs := h.segs
-			n.segs = &segs
-		}
+		n.size, n.at, n.blob = h.size, h.at, blob
+		n.aux = h.sparse
 	case '2':
 		n.mode = ondisk.ModeLnk | 0o777
-		n.target = h.link
 		n.size = int64(len(h.link))
 		if h.link == "" {
 			return nil, badInput("a symbolic link to nothing")
+		}
+		if n.aux, err = t.appendBytes([]byte(h.link)); err != nil {
+			return nil, err
 		}
 	case '3', '4':
 		n.mode |= ondisk.ModeChr
@@ -133,6 +132,6 @@ func (t *Tree) nodeOf(b blob, h *tarHeader) (*node, error) {
 		}
 		list = append(list, x)
 	}
-	n.attrs = t.share(list)
-	return n, nil
+	n.attrs, err = t.share(list)
+	return n, err
 }

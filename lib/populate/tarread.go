@@ -32,13 +32,14 @@ type tarHeader struct {
 	mtime, atime ondisk.Time
 	hasAtime     bool
 	major, minor uint32
-	sparse       bool
-	segs         []seg
 	attrs        []xattr
+	sparse       ref // what of it is data, 0: all
+	segs         sparseMap
 }
 
 // tarReader reads headers one after the other.
 type tarReader struct {
+	store  *store // for maps of sparse files
 	sec    section
 	pos    int64
 	global pax
@@ -46,8 +47,8 @@ type tarReader struct {
 }
 
 // readTar calls f with each entry of an archive, in order.
-func readTar(ctx context.Context, sec section, f func(*tarHeader) error) error {
-	r := &tarReader{sec: sec, global: pax{}}
+func readTar(ctx context.Context, s *store, sec section, f func(*tarHeader) error) error {
+	r := &tarReader{store: s, sec: sec, global: pax{}}
 	if sec.size == 0 {
 		return badInput("it is empty")
 	}
@@ -222,8 +223,8 @@ func (r *tarReader) entry(h *tarHeader, data int64, local pax) (*tarHeader, erro
 			return nil, fmt.Errorf("entry %q: %w", h.name, err)
 		}
 	}
-	if h.sparse {
-		if err := h.checkSparse(); err != nil {
+	if h.segs.s != nil {
+		if h.sparse, err = h.endSparse(); err != nil {
 			return nil, fmt.Errorf("entry %q: %w", h.name, err)
 		}
 	}
@@ -352,7 +353,7 @@ func (r *tarReader) oldSparse(h *tarHeader, data int64) (grown int64, err error)
 	if h.size, err = number(b[483:495]); err != nil {
 		return 0, badInput("size %q", b[483:495])
 	}
-	h.sparse, h.segs = true, []seg{}
+	h.segs.s = r.store
 	at := data
 	add := func(list []byte) error {
 		for ; len(list) >= 24; list = list[24:] {
@@ -364,7 +365,9 @@ func (r *tarReader) oldSparse(h *tarHeader, data int64) (grown int64, err error)
 			if err1 != nil || err2 != nil {
 				return badInput("sparse map")
 			}
-			h.segs = append(h.segs, seg{off: off, n: n})
+			if err := h.addSparse(off, n); err != nil {
+				return err
+			}
 		}
 		return nil
 	}
@@ -387,32 +390,41 @@ func (r *tarReader) oldSparse(h *tarHeader, data int64) (grown int64, err error)
 	return at - data, nil
 }
 
-// checkSparse checks the map of a sparse file and gives its ranges their places
-// in the archive.
-func (h *tarHeader) checkSparse() error {
+// sparseMap is the map of a sparse file as it is read.
+type sparseMap struct {
+	segWriter
+	end, used int64 // of the file, and of the data in the archive
+}
+
+// addSparse adds a range to the map of a sparse file, whose size is known.
+func (h *tarHeader) addSparse(off, n int64) error {
+	m := &h.segs
+	if off < m.end || n < 0 || off > h.size || n > h.size-off {
+		return badInput("sparse map: %d bytes at %d of %d", n, off, h.size)
+	}
+	at := m.used
+	m.end, m.used = off+n, at+n
+	if n == 0 {
+		return nil
+	}
+	return m.add(seg{off, n, at})
+}
+
+// endSparse returns the map, whose data is in the archive.
+func (h *tarHeader) endSparse() (ref, error) {
 	if h.size < 0 {
-		return badInput("size %d", h.size)
+		return 0, badInput("size %d", h.size)
 	}
-	var end, used int64
-	for i := range h.segs {
-		s := &h.segs[i]
-		if s.off < end || s.n < 0 || s.off > h.size || s.n > h.size-s.off {
-			return badInput("sparse map: %d bytes at %d of %d", s.n, s.off, h.size)
-		}
-		s.at = h.at + used
-		end = s.off + s.n
-		used += s.n
-		if used > h.stored {
-			return badInput("sparse map: more data than there is")
-		}
+	if h.segs.used > h.stored {
+		return 0, badInput("sparse map: more data than there is")
 	}
-	return nil
+	return h.segs.segWriter.end()
 }
 
 // paxSparse reads the map of a sparse file in one of the three forms that GNU
 // tar has for pax archives.
 func (r *tarReader) paxSparse(h *tarHeader, p pax) error {
-	h.sparse, h.segs = true, []seg{}
+	h.segs.s = r.store
 	if s := p["GNU.sparse.realsize"]; s != "" {
 		v, err := strconv.ParseInt(s, 10, 64)
 		if err != nil {
@@ -432,20 +444,20 @@ func (r *tarReader) paxSparse(h *tarHeader, p pax) error {
 	if p["GNU.sparse.major"] == "1" {
 		return r.sparseInData(h)
 	}
-	f := strings.Split(p["GNU.sparse.map"], ",")
-	if len(f) == 1 && f[0] == "" {
-		return nil
-	}
-	if len(f)%2 != 0 {
-		return badInput("GNU.sparse.map has %d numbers", len(f))
-	}
-	for i := 0; i < len(f); i += 2 {
-		off, err1 := strconv.ParseInt(f[i], 10, 64)
-		n, err2 := strconv.ParseInt(f[i+1], 10, 64)
-		if err1 != nil || err2 != nil {
-			return badInput("GNU.sparse.map: %q, %q", f[i], f[i+1])
+	for rest := p["GNU.sparse.map"]; rest != ""; {
+		a, b, ok := "", "", false
+		if a, rest, ok = strings.Cut(rest, ","); !ok {
+			return badInput("GNU.sparse.map has an odd count of numbers")
 		}
-		h.segs = append(h.segs, seg{off: off, n: n})
+		b, rest, _ = strings.Cut(rest, ",")
+		off, err1 := strconv.ParseInt(a, 10, 64)
+		n, err2 := strconv.ParseInt(b, 10, 64)
+		if err1 != nil || err2 != nil {
+			return badInput("GNU.sparse.map: %q, %q", a, b)
+		}
+		if err := h.addSparse(off, n); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -493,7 +505,9 @@ func (r *tarReader) sparseInData(h *tarHeader) error {
 		if err != nil {
 			return err
 		}
-		h.segs = append(h.segs, seg{off: off, n: k})
+		if err := h.addSparse(off, k); err != nil {
+			return err
+		}
 	}
 	h.stored -= at - h.at
 	h.at = at

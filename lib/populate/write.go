@@ -38,8 +38,8 @@ type writer struct {
 	pf    *prefetcher
 	clock clock
 	done  Totals
-	links map[*node]ondisk.Ino
-	zero  bool // blocks of zeros become holes
+	round uint32 // of numbers of nodes: the inodes of those with several names
+	zero  bool   // blocks of zeros become holes
 	block int
 	told  time.Time
 
@@ -80,7 +80,7 @@ func (t *Tree) Write(ctx context.Context, dev blockdev.Device) (Totals, error) {
 			return Totals{}, fmt.Errorf("superblock: %w", err)
 		}
 	}
-	w := &writer{ctx: ctx, t: t, links: map[*node]ondisk.Ino{}, zero: t.opt.Reproducible, told: time.Now()}
+	w := &writer{ctx: ctx, t: t, round: t.newRound(), zero: t.opt.Reproducible, told: time.Now()}
 	began, err := w.run(h)
 	if err == nil {
 		err = h.commit()
@@ -142,7 +142,7 @@ func (w *writer) run(h *heldDevice) (began bool, err error) {
 	w.block = w.fs.BlockSize()
 	w.before = w.fs.FreeSpace()
 	w.done.All = int64(t.entries)
-	w.done.AllBytes = t.bytes()
+	w.done.AllBytes = t.size
 	if !w.dry || w.zero {
 		w.pf = prefetch(w.ctx, t)
 	}
@@ -171,27 +171,16 @@ func superOf(h *heldDevice) *ondisk.Super {
 	return s
 }
 
-// bytes returns how many bytes of data the tree has.
-func (t *Tree) bytes() (total int64) {
-	_ = t.walk(func(_ string, n *node, first bool) error {
-		if first {
-			_ = n.data(func(s seg) error { total += s.n; return nil })
-		}
-		return nil
-	})
-	return total
-}
-
 func (w *writer) tree() error {
 	root, err := w.fs.Iget(ondisk.RootIno)
 	if err != nil {
 		return err
 	}
 	defer root.Put()
-	if err := w.attrs(root, w.t.root); err != nil {
+	if err := w.attrs(root, &w.t.root); err != nil {
 		return entryErr("write", "/", err)
 	}
-	if err := w.dir(root, w.t.root, ""); err != nil {
+	if err := w.dir(root, rootID, make(trail, 0, 256)); err != nil {
 		return err
 	}
 	if w.t.root.implied && w.t.opt.Root == nil && w.t.opt.RootMode == nil && w.t.opt.Owner == nil {
@@ -202,7 +191,7 @@ func (w *writer) tree() error {
 		end := w.clockEnd()
 		return root.Setattr(&ext2fs.SetAttr{Valid: ext2fs.SetAtime | ext2fs.SetMtime | ext2fs.SetCtime, Atime: end, Mtime: end, Ctime: end})
 	}
-	return entryErr("write", "/", w.finishDir(root, w.t.root))
+	return entryErr("write", "/", w.finishDir(root, &w.t.root))
 }
 
 // clockEnd returns the time that the file system has when it is done.
@@ -215,36 +204,39 @@ func (w *writer) clockEnd() ondisk.Time {
 }
 
 // dir writes what is in a directory.
-func (w *writer) dir(dp *ext2fs.Inode, dir *node, at string) error {
-	for _, name := range dir.names() {
-		path, n := name, dir.kids[name].n
-		if at != "" {
-			path = at + "/" + name
+func (w *writer) dir(dp *ext2fs.Inode, dir nodeID, at trail) error {
+	return w.t.each(dir, func(name string, d dirent) error {
+		path := at.down(name)
+		err := interrupted(w.ctx)
+		if err == nil {
+			err = w.entry(dp, name, d.id, path)
 		}
-		if err := interrupted(w.ctx); err != nil {
-			return &EntryError{"write", "/" + path, err}
-		}
-		if err := w.entry(dp, name, n, path); err != nil {
-			return entryErr("write", "/"+path, err)
+		if err != nil {
+			return entryErr("write", "/"+path.String(), err)
 		}
 		if w.done.Entries++; w.done.Entries&63 == 0 {
 			w.report(false)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // entry writes one name.
-func (w *writer) entry(dp *ext2fs.Inode, name string, n *node, path string) error {
-	if ino, ok := w.links[n]; ok {
-		ip, err := w.fs.Iget(ino)
+func (w *writer) entry(dp *ext2fs.Inode, name string, id nodeID, path trail) error {
+	known, err := w.t.node(id)
+	if err != nil {
+		return err
+	}
+	n := &known
+	several := n.links > 1 && !n.isDir()
+	if several {
+		ino, err := w.t.number(id, w.round)
 		if err != nil {
 			return err
 		}
-		defer ip.Put()
-		w.clock.set(n.mtime)
-		w.done.Links++
-		return w.fs.Link(ip, dp, name)
+		if ino != 0 {
+			return w.link(ondisk.Ino(ino), dp, name, n)
+		}
 	}
 	w.clock.set(n.mtime)
 	ip, err := w.create(dp, name, n)
@@ -252,8 +244,10 @@ func (w *writer) entry(dp *ext2fs.Inode, name string, n *node, path string) erro
 		return err
 	}
 	defer ip.Put()
-	if n.links > 1 && !n.isDir() {
-		w.links[n] = ip.Ino()
+	if several {
+		if err := w.t.setNumber(id, w.round, uint32(ip.Ino())); err != nil {
+			return err
+		}
 	}
 	if err := w.attrs(ip, n); err != nil {
 		return err
@@ -261,13 +255,13 @@ func (w *writer) entry(dp *ext2fs.Inode, name string, n *node, path string) erro
 	switch n.mode & ondisk.ModeFmt {
 	case ondisk.ModeDir:
 		w.done.Dirs++
-		if err := w.dir(ip, n, path); err != nil {
+		if err := w.dir(ip, id, path); err != nil {
 			return err
 		}
 		return w.finishDir(ip, n)
 	case ondisk.ModeReg:
 		w.done.Files++
-		if err := w.data(ip, n); err != nil {
+		if err := w.data(ip, id, n); err != nil {
 			return err
 		}
 	case ondisk.ModeLnk:
@@ -276,6 +270,18 @@ func (w *writer) entry(dp *ext2fs.Inode, name string, n *node, path string) erro
 		w.done.Special++
 	}
 	return w.finish(ip, n)
+}
+
+// link gives an inode that is written a further name.
+func (w *writer) link(ino ondisk.Ino, dp *ext2fs.Inode, name string, n *node) error {
+	ip, err := w.fs.Iget(ino)
+	if err != nil {
+		return err
+	}
+	defer ip.Put()
+	w.clock.set(n.mtime)
+	w.done.Links++
+	return w.fs.Link(ip, dp, name)
 }
 
 // create makes the inode and its entry.
@@ -296,18 +302,23 @@ func (w *writer) create(dp *ext2fs.Inode, name string, n *node) (*ext2fs.Inode, 
 		}
 		return ip, err
 	case ondisk.ModeLnk:
-		return w.fs.Symlink(dp, name, n.target, cred)
+		target, err := w.t.text(n.aux)
+		if err != nil {
+			return nil, err
+		}
+		return w.fs.Symlink(dp, name, target, cred)
 	}
 	return w.fs.Create(dp, name, n.mode, n.rdev, cred)
 }
 
 // attrs sets the extended attributes.
 func (w *writer) attrs(ip *ext2fs.Inode, n *node) error {
-	if n.attrs == nil {
-		return nil
+	list, err := w.t.attrsOf(n)
+	if err != nil || len(list) == 0 {
+		return err
 	}
 	size := 0
-	for _, x := range n.attrs.list {
+	for _, x := range list {
 		size += len(x.name) + len(x.value) + 16
 		err := ip.Setxattr(x.name, []byte(x.value), 0, false)
 		if free := w.fs.FreeSpace(); errors.Is(err, syscall.ENOSPC) && free.Free > 1 && free.FreeIno > 0 {
@@ -318,7 +329,7 @@ func (w *writer) attrs(ip *ext2fs.Inode, n *node) error {
 			return fmt.Errorf("attribute %s: %w", x.name, err)
 		}
 	}
-	if len(n.attrs.list) > 1 && size > w.fs.InodeSize()-ondisk.GoodOldInodeSz-32 {
+	if len(list) > 1 && size > w.fs.InodeSize()-ondisk.GoodOldInodeSz-32 {
 		// A block of attributes that was shared on the way may be free again. It
 		// is used again from a commit on, which is here and not some time later:
 		// where things lie must not depend on timing.
@@ -343,7 +354,7 @@ func (w *writer) finish(ip *ext2fs.Inode, n *node) error {
 		if !n.isLnk() {
 			set.Valid |= ext2fs.SetMode
 		}
-		caps = n.attrs != nil
+		caps = n.attrs != 0
 	}
 	if set.Valid == ext2fs.SetAtime|ext2fs.SetMtime|ext2fs.SetCtime && a.Atime == n.atime && a.Mtime == n.mtime && a.Ctime == n.mtime {
 		return nil
@@ -352,7 +363,11 @@ func (w *writer) finish(ip *ext2fs.Inode, n *node) error {
 		return err
 	}
 	if caps {
-		for _, x := range n.attrs.list {
+		list, err := w.t.attrsOf(n)
+		if err != nil {
+			return err
+		}
+		for _, x := range list {
 			if x.name == xattrCaps {
 				return ip.Setxattr(x.name, []byte(x.value), 0, false)
 			}
@@ -370,8 +385,11 @@ func (w *writer) finishDir(ip *ext2fs.Inode, n *node) error {
 	})
 }
 
+// errEnough ends a walk that need not go on.
+var errEnough = errors.New("enough")
+
 // data writes the contents of a file.
-func (w *writer) data(ip *ext2fs.Inode, n *node) error {
+func (w *writer) data(ip *ext2fs.Inode, id nodeID, n *node) error {
 	if n.size == 0 {
 		return nil
 	}
@@ -382,16 +400,18 @@ func (w *writer) data(ip *ext2fs.Inode, n *node) error {
 		return w.dryData(ip, n)
 	}
 	some := false
-	_ = n.data(func(seg) error { some = true; return nil })
+	if err := w.t.data(n, func(seg) error { some = true; return errEnough }); err != nil && err != errEnough {
+		return err
+	}
 	for last := !some; !last; {
 		c, ok := <-w.pf.order
 		if !ok {
-			return interrupted(w.ctx)
+			return w.pf.err
 		}
 		<-c.done
 		last = c.last
 		err := c.err
-		if err == nil && c.n != n {
+		if err == nil && c.id != id {
 			err = badInput("data of /%s in its place", c.path)
 		}
 		if err == nil {

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"compress/gzip"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -85,30 +83,11 @@ func goldenFilter(out string) string {
 	return strings.ReplaceAll(goldenCsum.ReplaceAllString(out, ""), "\n  Inode bitmap at", ", Inode bitmap at")
 }
 
-func unpack(t *testing.T, path string) []byte {
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := io.ReadAll(z)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
 // goldenMMP runs the recorded case of a bad MMP block: dumpe2fs -m, a repair,
 // and dumpe2fs -m and -m -i.
 func goldenMMP(t *testing.T, dir string) {
 	path := filepath.Join(testfs.Scratch(t), "image")
-	if err := os.WriteFile(path, unpack(t, filepath.Join(dir, "image.gz")), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	testfs.Unpack(t, filepath.Join(dir, "image.gz"), path)
 	want, err := os.ReadFile(filepath.Join(dir, "expect"))
 	if err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package fsck_test
 
 import (
 	"bufio"
-	"compress/bzip2"
 	"compress/gzip"
 	"context"
 	"errors"
@@ -19,22 +18,6 @@ import (
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/fsck"
 )
-
-// goldenDir is where images of the e2fsprogs project lie, beside the tree.
-const goldenDir = "../../../../shared/golden/e2fsprogs"
-
-func golden(t *testing.T) string {
-	for _, d := range []string{os.Getenv("E2KIT_GOLDEN"), "../../../shared/golden/e2fsprogs", goldenDir} {
-		if d == "" {
-			continue
-		}
-		if _, err := os.Stat(filepath.Join(d, "images.tsv")); err == nil {
-			return d
-		}
-	}
-	t.Skip("no golden images of e2fsprogs beside the tree")
-	return ""
-}
 
 // goldenCase is a row of images.tsv.
 type goldenCase map[string]string
@@ -63,31 +46,6 @@ func readCases(t *testing.T, dir string) (cases []goldenCase) {
 		cases = append(cases, c)
 	}
 	return cases
-}
-
-func unpack(t *testing.T, from, to string) {
-	t.Helper()
-	f, err := os.Open(from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	var r io.Reader
-	if strings.HasSuffix(from, ".gz") {
-		if r, err = gzip.NewReader(f); err != nil {
-			t.Fatal(err)
-		}
-	} else {
-		r = bzip2.NewReader(f)
-	}
-	w, err := os.Create(to)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer w.Close()
-	if _, err := io.Copy(w, r); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // recorder keeps what is found.
@@ -189,11 +147,11 @@ func cFsck(t *testing.T, args ...string) (int, string) {
 func runGolden(t *testing.T, dir string, c goldenCase) (bad []string) {
 	name := c["test"]
 	img := filepath.Join(testfs.Scratch(t), "image")
-	unpack(t, filepath.Join(dir, name, c["image"]), img)
+	testfs.Unpack(t, filepath.Join(dir, name, c["image"]), img)
 	o := options(c["options_1"])
 	if strings.Contains(c["options_1"], "-j") {
 		j := img + ".journal"
-		unpack(t, filepath.Join(dir, name, "journal.gz"), j)
+		testfs.Unpack(t, filepath.Join(dir, name, "journal.gz"), j)
 		dev, err := blockdev.Open(j, blockdev.Options{Direct: blockdev.DirectOff})
 		if err != nil {
 			t.Fatal(err)
@@ -319,7 +277,7 @@ func diffTree(t *testing.T, img, list string) (bad []string) {
 }
 
 func TestGolden(t *testing.T) {
-	dir := golden(t)
+	dir := testfs.Golden(t)
 	agree, total := 0, 0
 	for _, c := range readCases(t, dir) {
 		if c["options_1"] == "-" || c["image"] == "" {

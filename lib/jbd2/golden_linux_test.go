@@ -1,11 +1,7 @@
 package jbd2_test
 
 import (
-	"compress/bzip2"
-	"compress/gzip"
 	"errors"
-	"io"
-	"os"
 	"path/filepath"
 	"testing"
 
@@ -17,14 +13,11 @@ import (
 // TestGolden recovers the damaged journals of e2fsprogs' own tests, if they are
 // at hand, and ends as its recovery does.
 func TestGolden(t *testing.T) {
-	const golden = "shared/golden/e2fsprogs" // beside the project, or its work trees
-	dir := filepath.Join("../../..", golden)
-	if _, err := os.Stat(dir); err != nil {
-		dir = filepath.Join("../../../..", golden)
-	}
+	dir := testfs.Golden(t)
 	for _, c := range []struct {
 		name  string
 		bsize int
+		large bool // and compressed by bzip2
 		err   error
 		want  jbd2.RecoverStats
 	}{
@@ -36,11 +29,19 @@ func TestGolden(t *testing.T) {
 		{name: "j_corrupt_revoke_block", want: jbd2.RecoverStats{Start: 3, End: 4, Replayed: 2}},
 		{name: "j_corrupt_revoke_csum", want: jbd2.RecoverStats{Start: 3, End: 4, Replayed: 2}},
 		{name: "j_corrupt_revoke_rcount", bsize: 4096, err: buffer.EUCLEAN, want: jbd2.RecoverStats{Start: 1, End: 2}},
-		{name: "j_recover_csum2_32bit", want: jbd2.RecoverStats{Start: 1, End: 2, Replayed: 6}},
-		{name: "j_recover_csum2_64bit", want: jbd2.RecoverStats{Start: 1, End: 2, Replayed: 6}},
+		{name: "j_recover_csum2_32bit", large: true, want: jbd2.RecoverStats{Start: 1, End: 2, Replayed: 6}},
+		{name: "j_recover_csum2_64bit", large: true, want: jbd2.RecoverStats{Start: 1, End: 2, Replayed: 6}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			path := unpack(t, filepath.Join(dir, c.name))
+			image := filepath.Join(dir, c.name, "image.gz")
+			if c.large {
+				if testing.Short() {
+					t.Skip("a large image")
+				}
+				image = filepath.Join(dir, c.name, "image.bz2")
+			}
+			path := filepath.Join(testfs.Scratch(t), "image")
+			testfs.Unpack(t, image, path)
 			img := testfs.Adopt(t, path)
 			img.ExpectDirty("only the log is replayed")
 			img.Spec.BlockSize = max(c.bsize, 1024)
@@ -58,34 +59,4 @@ func TestGolden(t *testing.T) {
 			}
 		})
 	}
-}
-
-// unpack writes the image of a golden case to a file.
-func unpack(t *testing.T, dir string) string {
-	t.Helper()
-	var r io.Reader
-	if f, err := os.Open(filepath.Join(dir, "image.gz")); err == nil {
-		defer f.Close()
-		if r, err = gzip.NewReader(f); err != nil {
-			t.Fatal(err)
-		}
-	} else if f, err := os.Open(filepath.Join(dir, "image.bz2")); err == nil {
-		if testing.Short() {
-			t.Skip("a large image")
-		}
-		defer f.Close()
-		r = bzip2.NewReader(f)
-	} else {
-		t.Skip("no golden images here")
-	}
-	path := filepath.Join(testfs.Scratch(t), "image")
-	out, err := os.Create(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer out.Close()
-	if _, err := io.Copy(out, r); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }

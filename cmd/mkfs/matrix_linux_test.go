@@ -333,7 +333,8 @@ func compare(t *testing.T, words []string) {
 		images[who] = filepath.Join(dir, who, "image")
 		c.device(t, images[who])
 	}
-	testfs.Run(t, "mke2fs", c.line(images["c"])...)
+	forC := parseCase(strings.Fields(strings.ReplaceAll(strings.Join(words, " "), "-r 0", strings.Join(testfs.Revision0(), " "))))
+	testfs.Run(t, "mke2fs", forC.line(images["c"])...)
 	if status, out, err := mke2fs(c.line(images["ours"])...); status != 0 {
 		t.Fatalf("status %d: %s%s", status, out, err)
 	}

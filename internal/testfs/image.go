@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +32,8 @@ type Spec struct {
 	Cluster   int      // bytes, for bigalloc
 	Dir       string   // a folder to copy into the image
 	Args      []string // further arguments of mke2fs
+	// Revision0 asks for the format from before there were features.
+	Revision0 bool
 	// External puts the journal on a device of its own, which takes root.
 	External bool
 	// Tune has the arguments of tune2fs for runs that follow.
@@ -98,6 +102,12 @@ func (s Spec) args(path string) ([]string, error) {
 	if s.Extended != "" {
 		extended += "," + s.Extended
 	}
+	var revision []string
+	if s.Revision0 {
+		if revision = Revision0(); revision[0] == "-E" { // of which the last one counts
+			extended, revision = extended+","+revision[1], nil
+		}
+	}
 	args := []string{"-q", "-F", "-T", "default", "-U", imageUUID, "-L", "testfs",
 		"-b", strconv.Itoa(s.BlockSize), "-I", strconv.Itoa(s.InodeSize),
 		"-N", strconv.Itoa(s.Inodes), "-O", features, "-E", extended, "-m", "1"}
@@ -110,9 +120,29 @@ func (s Spec) args(path string) ([]string, error) {
 	if s.Dir != "" {
 		args = append(args, "-d", s.Dir)
 	}
-	args = append(args, s.Args...)
+	args = append(append(args, revision...), s.Args...)
 	return append(args, path, fmt.Sprint(s.Size/int64(s.BlockSize))), nil
 }
+
+// Revision0 returns the arguments by which C mke2fs makes a file system of
+// revision 0: from 1.47.2 on -r is none of its options.
+func Revision0() []string {
+	if revision0ByExtended() {
+		return []string{"-E", "revision=0"}
+	}
+	return []string{"-r", "0"}
+}
+
+var revision0ByExtended = sync.OnceValue(func() bool {
+	tool, err := lookTool("mke2fs")
+	if err != nil {
+		return false
+	}
+	out, _ := outputOf(tool, "-V")
+	var major, minor, patch int
+	_, _ = fmt.Sscanf(out, "mke2fs %d.%d.%d", &major, &minor, &patch) // what is not there is 0
+	return slices.Compare([]int{major, minor, patch}, []int{1, 47, 2}) >= 0
+})
 
 // An Image is a file that holds a file system.
 type Image struct {

@@ -35,7 +35,7 @@ func Matrix() []Spec {
 	}
 	// ext2 and ext3, as old systems made them.
 	add(Spec{Name: "ext2-plain", Type: "ext2", BlockSize: 1024, Features: "^ext_attr,^resize_inode,^dir_index,^filetype,^sparse_super,^large_file", KernelBug: noFiletypeBug})
-	add(Spec{Name: "ext2-rev0", Type: "ext2", BlockSize: 1024, Features: "none", Args: []string{"-r", "0"}})
+	add(Spec{Name: "ext2-rev0", Type: "ext2", BlockSize: 1024, Features: "none", Revision0: true})
 	add(Spec{Name: "ext2-inode256", Type: "ext2", InodeSize: 256})
 	add(Spec{Name: "ext3-inode1024", Type: "ext3", InodeSize: 1024})
 	add(Spec{Name: "ext3-inode256-1k", Type: "ext3", InodeSize: 256, BlockSize: 1024})

@@ -19,8 +19,8 @@ LINKS_debugfs  := dumpe2fs e2mmpstatus
 LINKS_e2fsck   := fsck.ext2 fsck.ext3 fsck.ext4
 LINKS_debugfs  += rdebugfs
 
-# The packages, and the commands, that must build on systems other than Linux.
-PORTABLE_CMDS := debugfs
+# The packages and commands that must build on systems other than Linux.
+PORTABLE_CMDS := mkfs debugfs e2fsck
 PORTABLE  := endian blockdev buffer jbd2 iomap ext2fs/ondisk ext2fs e2p fsck mkfsconf populate extract
 PLATFORMS := darwin/arm64 windows/amd64 linux/386 linux/s390x
 

@@ -1,5 +1,3 @@
-//go:build linux
-
 package main
 
 import (
@@ -8,14 +6,11 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs"
@@ -136,13 +131,9 @@ func (t *target) diskOffset() int64 {
 	if !t.block {
 		return t.offset
 	}
-	const sector = 512 // the unit of sysfs
-	b, err := os.ReadFile(fmt.Sprintf("/sys/dev/block/%d:%d/start", unix.Major(t.rdev), unix.Minor(t.rdev)))
-	if err != nil { // a whole disk
-		return t.offset
-	}
-	n, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
-	return n*sector + t.offset
+	const sector = 512                     // the unit of sysfs
+	start, _ := sysNumber(t.rdev, "start") // a whole disk has none
+	return start*sector + t.offset
 }
 
 // nodeBlocks returns how many blocks are left for the extent tree of a file of n

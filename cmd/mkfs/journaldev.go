@@ -1,5 +1,3 @@
-//go:build linux
-
 package main
 
 import (
@@ -7,8 +5,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
@@ -26,8 +22,8 @@ func (m *maker) externalJournal(name string) error {
 	if err := m.checkMounted(path, "journal"); err != nil {
 		return err
 	}
-	var st unix.Stat_t
-	if err := unix.Stat(path, &st); err != nil {
+	block, rdev, err := statTarget(path)
+	if err != nil {
 		return fail("journal device %s: %w", path, err)
 	}
 	dev, err := blockdev.Open(path, blockdev.Options{ReadOnly: true, Direct: blockdev.DirectOff})
@@ -45,12 +41,12 @@ func (m *maker) externalJournal(name string) error {
 		return fail("%s is not an external journal; make one there first: mke2fs -O journal_dev -b %d %s", path, m.blockSize, path)
 	case blockSize != int(m.blockSize):
 		return fail("the journal on %s has blocks of %d bytes, the file system of %d: they must be the same", path, blockSize, m.blockSize)
-	case st.Mode&unix.S_IFMT != unix.S_IFBLK:
+	case !block:
 		return fail("the journal device %s is not a block device", path)
 	}
 	m.journalDev = path
 	m.opts.JournalUUID = &uuid
-	m.opts.JournalDev = uint32(unix.Major(st.Rdev)<<8 | unix.Minor(st.Rdev)&0xff | unix.Minor(st.Rdev)&^0xff<<12)
+	m.opts.JournalDev = encodeDev(rdev)
 	return nil
 }
 

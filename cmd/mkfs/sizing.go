@@ -1,5 +1,3 @@
-//go:build linux
-
 package main
 
 import (
@@ -233,19 +231,24 @@ func (m *maker) scratch(size int64, inodes uint64) (blockdev.Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("a file to try the size in: %w", err)
 	}
-	defer file.Close()
-	defer os.Remove(file.Name())
-	if err := file.Truncate(size); err != nil {
-		return nil, fmt.Errorf("a file of %d bytes to try the size in: %w", size, err)
+	makeSparse(file)
+	err = file.Truncate(size)
+	file.Close()
+	scratch := &scratchDevice{name: file.Name()}
+	if err != nil {
+		err = fmt.Errorf("a file of %d bytes to try the size in: %w", size, err)
+	} else {
+		scratch.Device, err = blockdev.Open(scratch.name, blockdev.Options{Direct: blockdev.DirectOff})
 	}
-	dev, err := blockdev.Open(file.Name(), blockdev.Options{Direct: blockdev.DirectOff})
+	if os.Remove(scratch.name) == nil {
+		scratch.name = ""
+	}
 	if err != nil {
 		return nil, err
 	}
 	o.Discard, o.AssumeZeroed, o.Progress = false, true, nil
-	scratch := &scratchDevice{dev}
 	if _, err := ext2fs.Format(scratch, o); err != nil {
-		dev.Close()
+		scratch.Close()
 		return nil, err
 	}
 	return scratch, nil
@@ -253,7 +256,18 @@ func (m *maker) scratch(size int64, inodes uint64) (blockdev.Device, error) {
 
 // scratchDevice is a device that need not outlive the command. When it is full
 // that says nothing of the size that is tried.
-type scratchDevice struct{ blockdev.Device }
+type scratchDevice struct {
+	blockdev.Device
+	name string // of the file, where that cannot be removed while it is open
+}
+
+func (d *scratchDevice) Close() error {
+	err := d.Device.Close()
+	if d.name != "" {
+		_ = os.Remove(d.name)
+	}
+	return err
+}
 
 func (d *scratchDevice) Sync() error { return nil }
 

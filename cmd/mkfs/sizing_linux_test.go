@@ -181,7 +181,7 @@ func (fullDevice) WriteAt(p []byte, off int64) (int, error) { return 0, syscall.
 
 // That there is no room to try a size is not that the size is too small.
 func TestScratchFull(t *testing.T) {
-	dev := &scratchDevice{fullDevice{blockdev.NewMem(16 << 20)}}
+	dev := &scratchDevice{Device: fullDevice{blockdev.NewMem(16 << 20)}}
 	for what, write := range map[string]func() error{
 		"write":  func() error { _, err := dev.WriteAt(make([]byte, 4096), 0); return err },
 		"writev": func() error { _, err := dev.WritevAt([][]byte{make([]byte, 4096)}, 0); return err },

@@ -1,5 +1,3 @@
-//go:build linux
-
 package main
 
 import (
@@ -8,9 +6,6 @@ import (
 	"io/fs"
 	"os"
 	"strconv"
-	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
 )
@@ -32,8 +27,7 @@ func (m *maker) findTarget() error {
 	t := &m.target
 	t.sector = envInt("MKE2FS_DEVICE_SECTSIZE")
 	t.physical = envInt("MKE2FS_DEVICE_PHYS_SECTSIZE")
-	var st unix.Stat_t
-	err := unix.Stat(m.device, &st)
+	block, rdev, err := statTarget(m.device)
 	if errors.Is(err, fs.ErrNotExist) {
 		if m.size == "" && !m.auto {
 			return fail("%s does not exist; give a size to create an image file", m.device)
@@ -44,7 +38,7 @@ func (m *maker) findTarget() error {
 	if err != nil {
 		return fail("%s: %w", m.device, err)
 	}
-	t.exists, t.block, t.rdev = true, st.Mode&unix.S_IFMT == unix.S_IFBLK, st.Rdev
+	t.exists, t.block, t.rdev = true, block, rdev
 	dev, err := blockdev.Open(m.device, blockdev.Options{ReadOnly: true, Direct: blockdev.DirectOff})
 	if err != nil {
 		return fail("%w", err)
@@ -95,10 +89,8 @@ func (t *target) stride(blockSize int64) (stride, stripe uint32) {
 
 // queue returns a limit of the device's queue.
 func (t *target) queue(name string) int64 {
-	dir := fmt.Sprintf("/sys/dev/block/%d:%d/", unix.Major(t.rdev), unix.Minor(t.rdev))
 	for _, q := range []string{"queue/", "../queue/"} {
-		if b, err := os.ReadFile(dir + q + name); err == nil {
-			n, _ := strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		if n, ok := sysNumber(t.rdev, q+name); ok {
 			return n
 		}
 	}
@@ -138,6 +130,7 @@ func (m *maker) createTarget() error {
 			return fail("%s: %w", m.device, err)
 		}
 	}
+	makeSparse(f)
 	if err := f.Truncate(need); err != nil {
 		return fail("%s: %d bytes: %w", m.device, need, err)
 	}

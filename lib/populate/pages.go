@@ -45,7 +45,7 @@ type frame struct {
 
 // add makes a page of zeros.
 func (p *pager) add() (uint32, []byte, error) {
-	if len(p.where) == noPage {
+	if int64(len(p.where)) == noPage {
 		return 0, nil, &tempError{"growing", syscall.EFBIG}
 	}
 	i, err := p.free()

@@ -82,7 +82,7 @@ func (s *store) recordLocked(id nodeID, change bool) (*nodeRec, error) {
 func (s *store) addNode(n *node) (nodeID, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.nodes == math.MaxUint32 {
+	if s.nodes == math.MaxInt32 {
 		return 0, syscall.E2BIG
 	}
 	id := s.nodes + 1

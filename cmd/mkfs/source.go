@@ -17,9 +17,9 @@ import (
 	"github.com/e2kit/e2kit/lib/populate"
 )
 
-// memoryLimit is from which size on memory is collected more often, which takes
-// longer: without it half of what is in use with many files is waste. A tree of
-// 600,000 files stays below 256 MiB.
+// memoryLimit is from which size on memory is collected more often. With many
+// files about half of it is in use; without a limit as much again would wait to
+// be collected.
 const memoryLimit = 228 << 20
 
 // loadSource reads what the file system is to be filled with, before anything

@@ -255,6 +255,9 @@ func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t) (*node, 
 		}
 	case n.isReg():
 		n.blob = r.blob
+		if err := readable(n, dirfd, name); err != nil {
+			return nil, &EntryError{"read", "/" + path, err}
+		}
 		// Fewer blocks than bytes: a file with holes, or compressed. Where blocks
 		// that are zero become holes anyway, what the source has does not matter.
 		if n.size > 0 && st.Blocks*512 < n.size {
@@ -267,6 +270,15 @@ func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t) (*node, 
 		return nil, &EntryError{"attributes of", "/" + path, err}
 	}
 	return n, nil
+}
+
+// readable fails if a file whose contents are wanted later cannot be opened: now
+// nothing is written yet. What everybody may read is not asked about.
+func readable(n *node, dirfd int, name string) error {
+	if n.size == 0 || n.mode&0o444 == 0o444 {
+		return nil
+	}
+	return unix.Faccessat(dirfd, name, unix.R_OK, unix.AT_EACCESS)
 }
 
 // fill takes what stat tells.

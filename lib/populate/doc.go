@@ -24,5 +24,6 @@
 //
 // Inputs are hostile: names cannot leave the tree, and nothing that an archive
 // says decides how much memory is taken, other than by what it really holds.
-// A Tree is in memory; it takes about 300 bytes an entry.
+// A Tree takes Options.Memory of memory however many names it has: the rest of it,
+// about 150 bytes an entry, is in a temporary file, as is what is no file already.
 package populate

@@ -91,7 +91,24 @@ func (m *maker) run() error {
 	if m.noAction {
 		return nil
 	}
+	if m.superOnly {
+		if err := m.askSuperOnly(plan); err != nil {
+			return err
+		}
+	}
 	return m.format()
+}
+
+// askSuperOnly says what -S does, and asks.
+func (m *maker) askSuperOnly(plan *ext2fs.FormatResult) error {
+	fmt.Fprintf(m.Stdout, "%s: only superblocks and group descriptors are written, which may do more harm to what is there.\n", m.device)
+	if err := m.proceed(); err != nil {
+		return err
+	}
+	if plan.Super.HasCompat(ondisk.CompatHasJournal) && m.journalDev == "" {
+		fmt.Fprintln(m.Stdout, "The journal is not made: run e2fsck next.")
+	}
+	return nil
 }
 
 // settle decides what is made, of the size that was given.

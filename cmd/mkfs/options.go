@@ -157,11 +157,11 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 			err = cli.Usagef("-m %s: reserved blocks are 0 to 50 percent", v)
 		}
 	case "M":
-		r.lastMounted = v[:min(len(v), 63)]
+		r.lastMounted = v[:min(len(v), 64)]
 	case "n":
 		r.noAction = true
 	case "N":
-		r.inodes, err = number("number of inodes", v, 1, math.MaxUint32)
+		r.inodes, err = number("number of inodes", v, 0, math.MaxUint32) // 0: as if not given
 	case "o":
 		r.creator = v
 	case "O":
@@ -265,7 +265,7 @@ func (j *journalOptions) parse(list string) error {
 	for _, o := range opts {
 		switch o.Name {
 		case "size":
-			j.sizeMiB, err = number("journal size", o.Value, 1, 1<<40)
+			j.sizeMiB, err = number("journal size", o.Value, 0, 1<<40) // 0: as if not given
 		case "fast_commit_size":
 			j.fcKiB, err = number("fast commit size", o.Value, 1, 1<<40)
 		case "location":

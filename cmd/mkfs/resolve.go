@@ -452,13 +452,13 @@ func (m *maker) resolvePeriod() {
 
 func (m *maker) resolveEncoding() error {
 	o := &m.opts
+	if m.encoding == "" && m.encFlags != nil {
+		return fail("encoding_flags needs an encoding: -E encoding=utf8")
+	}
 	if o.Incompat&ondisk.IncompatCasefold == 0 {
 		return nil
 	}
 	if m.encoding == "" {
-		if m.encFlags != nil {
-			return fail("encoding_flags needs an encoding: -E encoding=utf8")
-		}
 		name := m.types.String("encoding", "utf8")
 		if name != "utf8" && name != "utf8-12.1" {
 			return fail("encoding %q is not utf8 or utf8-12.1", name)

@@ -192,7 +192,7 @@ func (f *formatter) write() error {
 // countWritten stores how much has been written, in file systems of the kind
 // that counts it.
 func (f *formatter) countWritten() {
-	if f.sb.HasIncompat(ondisk.IncompatExtents|ondisk.IncompatFlexBG) ||
+	if f.sb.HasIncompat(ondisk.IncompatFlexBG) ||
 		f.sb.HasROCompat(ondisk.ROCompatHugeFile|ondisk.ROCompatGDTCsum|ondisk.ROCompatDirNlink|ondisk.ROCompatExtraIsize) {
 		f.sb.KbytesWritten.Set(1 + f.written>>10)
 	}

@@ -158,7 +158,7 @@ var cases = []string{
 	"dirty 64M -t ext4 -O quota,orphan_file -E nodiscard", "dirty 64M -t ext4 -O bigalloc -E nodiscard",
 	"dirty 64M -t ext4 -b 4096 -E nodiscard,lazy_journal_init=1", "dirty 64M -O journal_dev -b 4096 -E nodiscard",
 	"dirty 64M -t ext4 -O meta_bg,^resize_inode,^flex_bg -E nodiscard", "dirty 64M -t ext4",
-	"64M -O none,extent", "64M -t ext2 -O extent", "64M -t ext4 -N 0", "64M -t ext4 -J size=0",
+	"64M -O none,extent", "64M -t ext2 -O extent", "64M -t ext4 -N 0", "64M -t ext4 -J size=0", "64M -t ext4 -b 4k -i 16K -I 0 -g 0", "64M -t ext4 -b -2k -O bigalloc -C 32k",
 	"64M -t ext4 -M /a/name/that/is/longer/than/the/place/that/a/superblock/has/for/it/is",
 	"64M -s 1", "64M -O ^sparse_super,^resize_inode -b 1024", "64M -t ext4 -E offset=1048576 40M", "64M -t ext4 30M", "64M -t ext4 81920s",
 }

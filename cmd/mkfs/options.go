@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -49,7 +50,11 @@ type request struct {
 // parse reads the command line.
 func parse(c *cli.Context, name string) (*request, error) {
 	r := &request{fsType: nameType(name), reserved: -1, revision: -1}
-	for _, f := range c.Found {
+	for i, f := range c.Found {
+		// Which one is meant cannot be known.
+		if n := f.Opt.Names[0]; (n == "t" || n == "T") && slices.ContainsFunc(c.Found[:i], func(g cli.Found) bool { return g.Opt.Names[0] == n }) {
+			return nil, cli.Usagef("-%s may be given once only", n)
+		}
 		if err := r.set(c, f.Opt.Names[0], f.Value); err != nil {
 			return nil, err
 		}
@@ -98,7 +103,7 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 	switch name {
 	case "b":
 		digits, atLeast := strings.CutPrefix(v, "-")
-		r.blockSize, err = number("block size", digits, ondisk.MinBlockSize, ondisk.MaxBlockSize)
+		r.blockSize, err = inBytes("block size", digits, ondisk.MinBlockSize, ondisk.MaxBlockSize)
 		if err == nil && r.blockSize&(r.blockSize-1) != 0 {
 			err = cli.Usagef("block size %d is not a power of two", r.blockSize)
 		}
@@ -108,7 +113,7 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 	case "c":
 		r.badBlocks++
 	case "C":
-		r.clusterSize, err = number("cluster size", v, 2048, 256<<20)
+		r.clusterSize, err = inBytes("cluster size", v, 2048, 256<<20)
 		if err == nil && r.clusterSize&(r.clusterSize-1) != 0 {
 			err = cli.Usagef("cluster size %d is not a power of two", r.clusterSize)
 		}
@@ -124,7 +129,7 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 	case "F":
 		r.force++
 	case "g":
-		if r.perGroup, err = number("blocks per group", v, 256, 8*ondisk.MaxBlockSize); err == nil && r.perGroup&7 != 0 {
+		if r.perGroup, err = orNone("blocks per group", v, 256, 8*ondisk.MaxBlockSize); err == nil && r.perGroup&7 != 0 {
 			err = cli.Usagef("%d blocks per group are not a multiple of 8", r.perGroup)
 		}
 	case "G":
@@ -132,9 +137,9 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 			err = cli.Usagef("%d groups per flex group are not a power of two", r.flex)
 		}
 	case "i":
-		r.ratio, err = number("bytes per inode", v, 1024, ondisk.MaxBlockSize*1024)
+		r.ratio, err = inBytes("bytes per inode", v, 1024, ondisk.MaxBlockSize*1024)
 	case "I":
-		r.inodeSize, err = number("inode size", v, ondisk.GoodOldInodeSz, ondisk.MaxBlockSize)
+		r.inodeSize, err = orNone("inode size", v, ondisk.GoodOldInodeSz, ondisk.MaxBlockSize)
 	case "j":
 		r.journal = true
 	case "J":
@@ -161,7 +166,7 @@ func (r *request) set(c *cli.Context, name, v string) (err error) {
 	case "n":
 		r.noAction = true
 	case "N":
-		r.inodes, err = number("number of inodes", v, 0, math.MaxUint32) // 0: as if not given
+		r.inodes, err = orNone("number of inodes", v, 1, math.MaxUint32)
 	case "o":
 		r.creator = v
 	case "O":
@@ -223,6 +228,23 @@ func number(what, v string, least, most int64) (int64, error) {
 	return n, nil
 }
 
+// orNone is number, or 0, which is as if the option were not given.
+func orNone(what, v string, least, most int64) (int64, error) {
+	if n, err := strconv.ParseInt(v, 0, 64); err == nil && n == 0 {
+		return 0, nil
+	}
+	return number(what, v, least, most)
+}
+
+// inBytes is number of what may have a unit behind it: 4k.
+func inBytes(what, v string, least, most int64) (int64, error) {
+	n, err := cli.ParseSize(v, 1)
+	if err != nil {
+		return number(what, v, least, most)
+	}
+	return number(what, strconv.FormatInt(n, 10), least, most)
+}
+
 func parseErrors(v string) (uint16, error) {
 	switch v {
 	case "continue":
@@ -265,7 +287,7 @@ func (j *journalOptions) parse(list string) error {
 	for _, o := range opts {
 		switch o.Name {
 		case "size":
-			j.sizeMiB, err = number("journal size", o.Value, 0, 1<<40) // 0: as if not given
+			j.sizeMiB, err = orNone("journal size", o.Value, 1, 1<<40)
 		case "fast_commit_size":
 			j.fcKiB, err = number("fast commit size", o.Value, 1, 1<<40)
 		case "location":

@@ -5,6 +5,7 @@ import (
 
 	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/e2p"
+	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/mkfsconf"
 )
@@ -73,6 +74,9 @@ func (m *maker) resolveFeatures() error {
 	o := &m.opts
 	if m.encoding != "" {
 		f[e2p.Incompat] |= ondisk.IncompatCasefold
+	}
+	if m.extended.quotaTypes&ext2fs.QuotaProject != 0 { // to count by project takes ids of projects
+		f[e2p.ROCompat] |= ondisk.ROCompatProject
 	}
 	if f[e2p.Incompat]&ondisk.IncompatJournalDev != 0 {
 		f[e2p.Compat], f[e2p.Incompat] = 0, ondisk.IncompatJournalDev

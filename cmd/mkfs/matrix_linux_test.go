@@ -123,7 +123,7 @@ var cases = []string{
 	"64M -t ext4 -O bigalloc", "2G -t ext4 -O bigalloc", "2G -t ext4 -O bigalloc -C 65536 -b 1024",
 	"300M -t ext4 -O bigalloc,^flex_bg -C 16384", "1G -b 65536 -t ext4 -O bigalloc",
 	"64M -t ext4 -O quota,bigalloc -E root_owner=1234:100",
-	"64M -t ext4 -O project", "64M -t ext4 -O quota,project", "64M -t ext4 -O quota -E quotatype=usrquota",
+	"64M -t ext4 -O project", "64M -t ext4 -O quota,project", "64M -t ext4 -O quota -E quotatype=usrquota", "64M -t ext4 -O quota,^project -E quotatype=usrquota:prjquota",
 	"64M -t ext4 -O quota -E root_owner=1234:100", "64M -t ext2 -O quota", "64M -t ext4 -O quota -b 2048",
 	"64M -t ext4 -O meta_bg,^resize_inode", "3G -t ext4 -O meta_bg,^resize_inode -b 1024",
 	"3G -t ext4 -O meta_bg,^resize_inode,^flex_bg -b 1024",

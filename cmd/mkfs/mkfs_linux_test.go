@@ -98,7 +98,7 @@ func TestRefused(t *testing.T) {
 		{"-J size=100 @", "half"}, {"-J size=1,foo @", "journal option"}, {"-b 4096 -J size=1 @", "1024 to"},
 		{"-e foo @", "continue"}, {"-U foo @", "UUID"}, {"-E foo @", "extended option"}, {"-g 100 @", "256"}, {"-g 257 @", "multiple of 8"},
 		{"-E resize=100 @", "resize=100"}, {"-E encoding=foo @", "encoding"}, {"-E desc_size=128 @", "64bit"},
-		{"-d /nonexistent @", "nonexistent"}, {"-N 4000000 @", "too many"}, {"-r 2 @", "revision"}, {"-t ext4 -t ext3 @", "once"}, {"-T small -T news @", "once"}, {"-i 1x @", "number"}, {"-b 3k @", "power of two"}, {"-t ext4 -E encoding_flags=strict @", "encoding="}, {"-l /nonexistent @", "bad blocks"},
+		{"-d /nonexistent @", "nonexistent"}, {"-N 4000000 @", "too many"}, {"-r 2 @", "revision"}, {"-t ext4 -O quota -E quotatype=prjquota -I 128 @", "project ids"}, {"-t ext4 -t ext3 @", "once"}, {"-T small -T news @", "once"}, {"-i 1x @", "number"}, {"-b 3k @", "power of two"}, {"-t ext4 -E encoding_flags=strict @", "encoding="}, {"-l /nonexistent @", "bad blocks"},
 		{"-J device=/nonexistent @", "nonexistent"}, {"-O journal_dev -b 4096 @ 100", "1024 or more"}, {"@ 10x", "size"}, {"@ 1 2", "too many"},
 		{"-E quotatype=foo @", "quota type"}, {"-E root_owner=1 @", "UID:GID"}, {"-E hash_seed=1 @", "UUID"},
 		{"-t ext4 @ 20", "too small"}, {"@#3", "no partition table"}, {"/nonexistent", "give a size"}, {"-E lazy_itable_init=7x @", "neither"},

@@ -18,6 +18,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
 // OCIOptions choose an image of a layout that has several.
@@ -117,7 +119,9 @@ func (t *Tree) openLayout(ctx context.Context, p string) (layout, error) {
 	l := tarLayout{}
 	err = readTar(ctx, t.store, sec, func(h *tarHeader) error {
 		if (h.typ == '0' || h.typ == '7') && h.sparse == 0 {
-			l[path.Clean("/" + h.name)[1:]] = section{io.NewSectionReader(sec.r, h.at, h.size), h.size}
+			if name := path.Clean("/" + h.name)[1:]; len(name) <= ondisk.NameLen { // no longer one is looked for
+				l[name] = section{io.NewSectionReader(sec.r, h.at, h.size), h.size}
+			}
 		}
 		if len(l) > 1<<16 {
 			return badInput("more than 65536 files")

@@ -1,13 +1,16 @@
 package populate
 
 import (
+	"archive/tar"
 	"bytes"
 	"compress/gzip"
 	"context"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/klauspost/compress/zstd"
@@ -123,5 +126,47 @@ func TestTarCompressed(t *testing.T) {
 	b := compress(t, archive, "gzip")
 	if _, err := Load(context.Background(), TarReader(bytes.NewReader(b[:len(b)/2])), Options{}); err == nil {
 		t.Error("half of a compressed archive was taken")
+	}
+}
+
+// What extensions of headers add up to is bounded, whichever way they come; what
+// takes the place of something else does not add up.
+func TestTarExtensions(t *testing.T) {
+	record := func(k string, n int) string {
+		body := " " + k + "=" + strings.Repeat("v", n) + "\n"
+		return fmt.Sprintf("%d%s", len(body)+7, body)
+	}
+	archive := func(typ byte, count int, same bool) []byte {
+		var out bytes.Buffer
+		plain := tarOf(t, tar.Header{Name: "file"})
+		for i := range count {
+			k := "comment0"
+			if !same {
+				k = fmt.Sprintf("comment%d", i)
+			}
+			body := record(k, 2<<20)
+			h := bytes.Clone(plain[:tarBlock])
+			h[156] = typ
+			copy(h[124:136], fmt.Sprintf("%011o\x00", len(body)))
+			out.Write(fixSums(h))
+			out.WriteString(body)
+			out.Write(make([]byte, (tarBlock-len(body)%tarBlock)%tarBlock))
+		}
+		out.Write(plain)
+		return out.Bytes()
+	}
+	for _, x := range []struct {
+		typ  byte
+		n    int
+		same bool
+		ok   bool
+	}{{'g', 3, false, true}, {'g', 5, false, false}, {'g', 9, true, true}, {'x', 3, false, true}, {'x', 5, false, false}} {
+		tree, err := Load(t.Context(), TarReader(bytes.NewReader(archive(x.typ, x.n, x.same))), Options{})
+		if (err == nil) != x.ok || err != nil && !strings.Contains(err.Error(), "extensions") {
+			t.Errorf("%d of type %c, the same %v: %v", x.n, x.typ, x.same, err)
+		}
+		if err == nil {
+			tree.Close()
+		}
 	}
 }

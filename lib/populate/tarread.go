@@ -16,7 +16,7 @@ import (
 
 const (
 	tarBlock   = 512
-	maxPaxSize = 8 << 20 // of the records of one entry
+	maxPaxSize = 8 << 20 // of the records of one entry, and of those for all that follow
 	maxTarName = 64 << 10
 )
 
@@ -43,6 +43,7 @@ type tarReader struct {
 	sec    section
 	pos    int64
 	global pax
+	grown  int64 // bytes of global that were added since it was last measured
 	blk    [tarBlock]byte
 }
 
@@ -87,6 +88,7 @@ func (r *tarReader) read(p []byte, off int64) error {
 func (r *tarReader) next() (*tarHeader, error) {
 	var local pax
 	var longName, longLink string
+	var records int64
 	for {
 		if r.pos >= r.sec.size { // no zeros at the end: other programs forgive it too
 			if local != nil || longName != "" || longLink != "" {
@@ -112,7 +114,11 @@ func (r *tarReader) next() (*tarHeader, error) {
 				return nil, err
 			}
 			if h.typ == 'g' {
-				r.global.merge(p)
+				if err := r.mergeGlobal(p, h.stored); err != nil {
+					return nil, err
+				}
+			} else if records += h.stored; records > maxPaxSize {
+				return nil, badInput("the extensions of a header have more than %d bytes", maxPaxSize)
 			} else if local == nil {
 				local = p
 			} else {
@@ -176,6 +182,22 @@ func (r *tarReader) records(at, n int64) (pax, error) {
 		return nil, err
 	}
 	return parsePax(s)
+}
+
+// mergeGlobal adds records, of n bytes, to those for all entries that follow.
+func (r *tarReader) mergeGlobal(p pax, n int64) error {
+	r.global.merge(p)
+	if r.grown += n; r.grown <= maxPaxSize {
+		return nil
+	}
+	r.grown = 0
+	for k, v := range r.global {
+		r.grown += int64(len(k) + len(v))
+	}
+	if r.grown > maxPaxSize {
+		return badInput("the extensions for all entries have more than %d bytes", maxPaxSize)
+	}
+	return nil
 }
 
 // entry completes a header by its extensions and finds its data.

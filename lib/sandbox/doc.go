@@ -38,6 +38,11 @@ type Options struct {
 	// them, is beyond a server.
 	Syscalls []uint32
 
+	// Uring allows to use io_urings that there are, and before Tighten to give
+	// them files and enable them, but not to make any: what they can do should
+	// have been restricted before.
+	Uring bool
+
 	// Files is one more than the highest descriptor that the process may
 	// still be given over a socket; with 0 it gets no new ones.
 	Files uint64

@@ -150,8 +150,17 @@ func steadyRules(o Options) []rule {
 		unix.SYS_CLOCK_GETTIME, unix.SYS_NANOSLEEP, unix.SYS_CLOCK_NANOSLEEP,
 		unix.SYS_EPOLL_PWAIT, unix.SYS_GETRANDOM,
 	)
+	if o.Uring {
+		rules = plain(rules, unix.SYS_IO_URING_ENTER)
+	}
 	return plain(plain(rules, archSyscalls...), o.Syscalls...)
 }
+
+// What io_uring_register may do at the start.
+const (
+	uringRegisterFiles = 2  // IORING_REGISTER_FILES
+	uringEnable        = 12 // IORING_REGISTER_ENABLE_RINGS
+)
 
 // newNamespaces are the flags of clone that no thread of Go has.
 const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET | unix.CLONE_NEWPID |
@@ -161,6 +170,9 @@ const newNamespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWNET 
 // it was given, has Go wait for it, and may confine itself further.
 func startRules(o Options) []rule {
 	rules := plain(steadyRules(o), unix.SYS_FSTAT, unix.SYS_LSEEK, unix.SYS_EPOLL_CTL)
+	if o.Uring {
+		rules = append(rules, with(unix.SYS_IO_URING_REGISTER, 1, allBits, uringRegisterFiles, uringEnable))
+	}
 	if o.Tighten {
 		rules = append(rules,
 			// A filter is all that this flag goes with.

@@ -101,19 +101,36 @@ func TestEveryCall(t *testing.T) {
 		{unix.SYS_SECCOMP, [][]uint64{{1, 1}}, [][]uint64{{1, 0}, {1, 8}, {0, 0}}, true},
 		{unix.SYS_PRLIMIT64, [][]uint64{{0, 7}}, [][]uint64{{1, 7}, {self + 1, 7}}, true},
 	}
+	const enter = unix.SYS_IO_URING_ENTER
 	for _, stage := range []struct {
 		name  string
 		rules []rule
 		plain []uint32
 		start bool
+		uring []uint64 // registrations with an io_uring
 	}{
-		{"start", startRules(Options{Ioctls: []uint32{some}, Tighten: true}), start, true},
-		{"steady", steadyRules(Options{Ioctls: []uint32{some}}), steady, false},
+		{"start", startRules(Options{Ioctls: []uint32{some}, Tighten: true}), start, true, nil},
+		{"steady", steadyRules(Options{Ioctls: []uint32{some}}), steady, false, nil},
+		{"start with io_uring", startRules(Options{Ioctls: []uint32{some}, Tighten: true, Uring: true}), append(start, enter), true,
+			[]uint64{uringRegisterFiles, uringEnable}},
+		{"steady with io_uring", steadyRules(Options{Ioctls: []uint32{some}, Uring: true}), append(steady, enter), false, nil},
 	} {
 		t.Run(stage.name, func(t *testing.T) {
 			const no = retErrno | uint32(unix.EPERM)
 			prog := assemble(auditArch, stage.rules, no)
 			decided := map[uint32]bool{}
+			if stage.uring != nil {
+				decided[unix.SYS_IO_URING_REGISTER] = true
+				for op := range uint64(64) {
+					want := no
+					if slices.Contains(stage.uring, op) {
+						want = retAllow
+					}
+					if got := run(t, prog, auditArch, unix.SYS_IO_URING_REGISTER, 3, op); got != want {
+						t.Errorf("io_uring_register of %d: %#x", op, got)
+					}
+				}
+			}
 			for _, c := range cases {
 				if c.startOnly && !stage.start {
 					continue

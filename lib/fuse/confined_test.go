@@ -24,7 +24,14 @@ func serveConfined(dir string) error {
 	if err != nil {
 		return err
 	}
-	c, err := NewConn(mnt.Fd(), Config{Handlers: m.handlers(), Flags: memFlags &^ WritebackCache})
+	cfg := Config{Handlers: m.handlers(), Flags: memFlags &^ WritebackCache}
+	uring := os.Getenv("FUSE_TEST_URING") != ""
+	if uring {
+		if cfg.Rings, err = NewRings(0); err != nil {
+			return err
+		}
+	}
+	c, err := NewConn(mnt.Fd(), cfg)
 	if err != nil {
 		return err
 	}
@@ -32,7 +39,7 @@ func serveConfined(dir string) error {
 		return err
 	}
 	if os.Getenv("FUSE_TEST_UNCONFINED") == "" {
-		missing, err := sandbox.Confine(sandbox.Options{Kill: true})
+		missing, err := sandbox.Confine(sandbox.Options{Kill: true, Uring: uring})
 		if err != nil {
 			mnt.Unmount()
 			return err
@@ -42,7 +49,11 @@ func serveConfined(dir string) error {
 		}
 	}
 	fmt.Println("ready")
-	return c.Serve()
+	err = c.Serve()
+	if uring && err == nil && !c.Negotiated().Uring {
+		err = fmt.Errorf("not over io_uring: %w", c.Negotiated().NoUring)
+	}
+	return err
 }
 
 // startServer runs serveConfined in a process of its own until the test ends.
@@ -83,7 +94,12 @@ func startServer(t testing.TB, env ...string) (dir string) {
 // All that serving needs is left to a server in the sandbox, which kills it
 // otherwise: cloned descriptors, more workers, the end.
 func TestConfinedServer(t *testing.T) {
-	dir := startServer(t)
+	fill(t, startServer(t))
+}
+
+// fill writes and reads some files.
+func fill(t *testing.T, dir string) {
+	t.Helper()
 	data := make([]byte, 3<<20)
 	for i := range 20 {
 		name := filepath.Join(dir, fmt.Sprint("f", i))

@@ -49,6 +49,10 @@ type Config struct {
 	// read from. Without any, NewConn makes its own.
 	Clones []int
 
+	// Rings, if set, are for requests to come by io_uring where the kernel offers
+	// it. NewConn takes them over.
+	Rings *Rings
+
 	// Iomap, if set, asks for fuse-iomap where the kernel has it, in this form.
 	Iomap *IomapABI
 
@@ -77,6 +81,8 @@ type Conn struct {
 	cfg      Config
 	handlers [MaxOp]Handler
 	tr       transport
+	uring    *uring // nil: requests come by tr alone
+	noUring  error  // why, if rings were given
 
 	negotiated atomic.Pointer[Negotiated]
 	ready      chan struct{} // closed when INIT has been answered
@@ -121,6 +127,13 @@ func NewConn(fd int, cfg Config) (*Conn, error) {
 		return nil, err
 	}
 	c.tr = newDevFuse(fd, c.cfg.Workers, cfg.Clones)
+	if rings := cfg.Rings; rings != nil {
+		if c.noUring = rings.attach(fd); c.noUring != nil {
+			rings.Close()
+		} else {
+			c.uring = newURing(c, rings)
+		}
+	}
 	return c, nil
 }
 
@@ -129,6 +142,9 @@ func newConn(cfg Config) (*Conn, error) {
 		cfg.MaxPages = MaxPagesLimit()
 	}
 	cfg.MaxPages = min(cfg.MaxPages, 65535)
+	if cfg.Rings != nil {
+		cfg.MaxPages = min(cfg.MaxPages, cfg.Rings.maxPages)
+	}
 	if cfg.MaxWrite <= 0 || cfg.MaxWrite > cfg.MaxPages*hostPage {
 		cfg.MaxWrite = cfg.MaxPages * hostPage
 	}
@@ -199,6 +215,9 @@ func (c *Conn) Serve() error {
 		}
 		// Not before, since the numbers might soon be other files'.
 		c.tr.close()
+		if c.uring != nil {
+			c.uring.close()
+		}
 		close(done)
 	}()
 	select {
@@ -257,6 +276,9 @@ func (c *Conn) serve(w *worker, r *Request, n int) bool {
 		r.ReplyErr(syscall.ENOSYS)
 	default:
 		c.handlers[op](r)
+		if op == OpIomapConfig && c.Negotiated().Uring {
+			c.uring.begin() // no sooner does the kernel take places for requests
+		}
 	}
 	return true
 }
@@ -274,7 +296,9 @@ func (c *Conn) serveDestroy(w *worker, r *Request) {
 		time.Sleep(pause)
 		took := time.Since(before)
 		late = max(late, took-2*pause)
-		if quiet += took; c.othersBusy(w) || c.deferred.Load() != 0 {
+		// Over io_uring it does not come after what is read from /dev/fuse.
+		behind := c.Negotiated().Uring && c.tr.pending()
+		if quiet += took; behind || c.othersBusy(w) || c.deferred.Load() != 0 {
 			quiet = 0
 		}
 	}
@@ -319,10 +343,13 @@ func (c *Conn) newRequest() *Request {
 		return r
 	}
 	c.mu.Unlock()
-	r := &Request{c: c, buf: newBuf(pageSize + max(c.cfg.MaxPages*hostPage, c.cfg.MaxWrite, minReadBuffer))}
+	r := &Request{c: c, start: inOffset, buf: newBuf(pageSize + c.maxPayload())}
 	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
 	return r
 }
+
+// maxPayload is the most that a message has beside its fixed part, in bytes.
+func (c *Conn) maxPayload() int { return max(c.cfg.MaxPages*hostPage, c.cfg.MaxWrite, minReadBuffer) }
 
 func (c *Conn) freeRequest(r *Request) {
 	c.mu.Lock()

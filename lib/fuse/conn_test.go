@@ -392,6 +392,7 @@ type memChannel struct{}
 
 func (memChannel) recv(*Request) (int, syscall.Errno)               { return 0, syscall.ENODEV }
 func (memChannel) send(*Request, int, []byte) (errno syscall.Errno) { return 0 }
+func (memChannel) late(*Request)                                    {}
 
 // Any bytes are served without panic, and each answerable message is answered.
 func FuzzServe(f *testing.F) {

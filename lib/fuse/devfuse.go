@@ -110,9 +110,9 @@ func (t *devFuse) ioctl(req uint32, arg []byte) (int, syscall.Errno) {
 }
 
 func (c *devChannel) recv(r *Request) (int, syscall.Errno) {
-	p := unsafe.Pointer(&r.buf[inOffset])
+	p := unsafe.Pointer(&r.buf[r.start])
 	for {
-		n, _, errno := syscall.Syscall(syscall.SYS_READ, c.fd, uintptr(p), uintptr(len(r.buf)-inOffset))
+		n, _, errno := syscall.Syscall(syscall.SYS_READ, c.fd, uintptr(p), uintptr(len(r.buf)-r.start))
 		switch errno {
 		case 0:
 			if n == 0 { // never from the kernel; the end of a socket in its place
@@ -126,6 +126,8 @@ func (c *devChannel) recv(r *Request) (int, syscall.Errno) {
 		}
 	}
 }
+
+func (c *devChannel) late(r *Request) { r.c.freeRequest(r) }
 
 // send uses RawSyscall: the kernel copies the answer and wakes the caller, and
 // does not wait for anything.

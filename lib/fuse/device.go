@@ -73,7 +73,7 @@ func (t *devTransport) notifyRaw(msg []byte) syscall.Errno { return t.sendParts(
 func (t *devTransport) ioctl(req uint32, arg []byte) (int, syscall.Errno) { return t.d.Ioctl(req, arg) }
 
 func (t *devTransport) recv(r *Request) (int, syscall.Errno) {
-	n, err := t.d.Recv(r.buf[inOffset:])
+	n, err := t.d.Recv(r.buf[r.start:])
 	if err != nil {
 		if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // a Device returns it bare
 			return 0, errno
@@ -86,3 +86,5 @@ func (t *devTransport) recv(r *Request) (int, syscall.Errno) {
 func (t *devTransport) send(r *Request, n int, payload []byte) syscall.Errno {
 	return t.sendParts(unsafe.Slice((*byte)(unsafe.Pointer(&r.out)), n), payload)
 }
+
+func (t *devTransport) late(r *Request) { r.c.freeRequest(r) }

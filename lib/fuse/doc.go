@@ -7,6 +7,12 @@
 // goroutine, because handing it to another costs more than most requests do. So
 // does waking another CPU: while requests come from one thread, one worker waits
 // for them, on the CPU where they follow each other fastest.
+// Where the kernel offers it, and [Rings] are given, requests come by io_uring
+// instead: the kernel keeps those of each CPU apart, and each has threads of its
+// own, for which one system call answers a request and waits for the next. So the
+// kernel has an answer only when its handler returns ([Request.AtOnce]), and there
+// are as many requests of one CPU at a time as it has threads.
+//
 // The fixed part of a message is viewed where it was read ([In]) and where it
 // will be written from ([Out]); the data of a WRITE and the buffer for the answer
 // to a READ start on a page, so that direct I/O can use them as they are.

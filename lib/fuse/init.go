@@ -19,6 +19,8 @@ type Negotiated struct {
 	MaxPages     uint16    // pages of the host in any request
 	MaxReadahead uint32    // bytes; an upper bound, see [Mount.Tune]
 	Iomap        *IomapABI // if fuse-iomap is in force
+	Uring        bool      // requests come by io_uring
+	NoUring      error     // why not, though rings were made
 }
 
 // MaxPagesLimit returns fs.fuse.max_pages_limit: the largest request, in pages,
@@ -58,6 +60,25 @@ func (c *Conn) offersIomap(n *Negotiated) bool {
 	return s.Flags&IomapFileIO != 0
 }
 
+// offersUring says whether requests are to come by io_uring. There is no way back
+// from that.
+func (c *Conn) offersUring(n *Negotiated) {
+	switch {
+	case c.uring == nil:
+		n.NoUring = c.noUring
+	case n.Offered&OverIOUring == 0:
+		n.NoUring = errUringOff
+		c.closeUring()
+	default:
+		if n.NoUring = c.uring.start(); n.NoUring != nil {
+			c.closeUring()
+			return
+		}
+		n.Uring = true
+		n.Flags |= OverIOUring
+	}
+}
+
 // serveInit answers INIT and returns why the connection cannot be used, if so.
 func (c *Conn) serveInit(r *Request) error {
 	in, ok := In[InitIn](r)
@@ -95,6 +116,7 @@ func (c *Conn) serveInit(r *Request) error {
 		n.Flags |= Iomap
 		minor = IomapMinor
 	}
+	c.offersUring(&n)
 	n.MaxPages = 32
 	if n.Flags&MaxPages != 0 {
 		n.MaxPages = uint16(c.cfg.MaxPages)
@@ -119,6 +141,7 @@ func (c *Conn) serveInit(r *Request) error {
 	}
 	if c.cfg.Init != nil {
 		if err := c.cfg.Init(in, out); err != nil {
+			c.closeUring()
 			r.ReplyErr(syscall.EPROTO)
 			return err
 		}
@@ -131,5 +154,8 @@ func (c *Conn) serveInit(r *Request) error {
 		return fmt.Errorf("fuse: INIT refused: %w", err)
 	}
 	close(c.ready)
+	if n.Uring && n.Iomap == nil {
+		c.uring.begin()
+	}
 	return nil
 }

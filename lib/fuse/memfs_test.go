@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/e2kit/e2kit/internal/testfs"
 )
 
 // memFS is a directory of files in memory, as little of a file system as the
@@ -253,9 +255,17 @@ func mountMem(t testing.TB, m *memFS, o MountOptions, cfg Config) *mounted {
 	return mountAt(t, m, o, cfg, t.TempDir())
 }
 
+// overUring has mountAt mount so that requests come by io_uring.
+var overUring bool
+
 // mountAt is mountMem without a choice of its own.
 func mountAt(t testing.TB, m *memFS, o MountOptions, cfg Config, dir string) *mounted {
 	t.Helper()
+	restore := func() {}
+	if overUring {
+		restore = testfs.Uring(t, true)
+		defer restore()
+	}
 	mnt, err := NewMount(dir, o)
 	if err != nil {
 		t.Fatal(err)
@@ -274,12 +284,24 @@ func mountAt(t testing.TB, m *memFS, o MountOptions, cfg Config, dir string) *mo
 		m.destroyed.Add(1)
 	}
 	cfg.Log = t.Logf
+	if overUring {
+		if cfg.Rings, err = NewRings(cfg.MaxPages); err != nil {
+			t.Fatal(err)
+		}
+	}
 	c, err := NewConn(mnt.Fd(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
 	x := &mounted{m, dir, mnt, c, make(chan error, 1)}
 	go func() { x.ended <- c.Serve() }()
+	if overUring {
+		<-c.Ready()
+		if n := c.Negotiated(); !n.Uring {
+			t.Errorf("not served over io_uring: %v", n.NoUring)
+		}
+		restore()
+	}
 	if err := mnt.Attach(); err != nil {
 		t.Fatal(err)
 	}

@@ -94,6 +94,7 @@ type probeSys struct {
 	inNamespace func() (*Offer, error) // the same, in a user namespace
 	read        func(path string) (string, error)
 	access      func(path string) error // to read and write
+	ring        func() error            // makes an io_uring
 	helper      func() (path string, setuid bool, err error)
 	maxPages    int
 }
@@ -116,6 +117,13 @@ func NewProbe(inNamespace func() (*Offer, error)) *Probe {
 		},
 		access: func(path string) error {
 			return unix.Faccessat(unix.AT_FDCWD, path, unix.R_OK|unix.W_OK, unix.AT_EACCESS)
+		},
+		ring: func() error {
+			g, err := newRing(ringCq)
+			if err == nil {
+				g.close()
+			}
+			return err
 		},
 		helper:   setuidHelper,
 		maxPages: MaxPagesLimit(),
@@ -283,7 +291,7 @@ func (s *probeSys) syncInit(p *Probe) {
 type Paths struct {
 	Iomap    Finding // the kernel does the I/O
 	ZeroCopy Finding // the server does, on the client's pages
-	IOUring  Finding // the server copies, without a system call for each request
+	IOUring  Finding // the server copies, with one system call for each request
 }
 
 // Paths returns what the offer says of them.
@@ -337,7 +345,12 @@ func (s *probeSys) features(p *Probe, offer *Offer) {
 			p.ZeroCopy = Finding{No, "no io_uring: " + why}
 		}
 	}
-	if v, err := s.read("/sys/module/fuse/parameters/enable_uring"); err == nil && v != "Y" && v != "1" {
+	if p.IOUring.Have != No {
+		if err := s.ring(); err != nil {
+			off(ringRefused(err).Error())
+		}
+	}
+	if v, err := s.read(UringPath); err == nil && !isOn(v) {
 		off("fuse.enable_uring is " + v)
 	}
 	if v, err := s.read("/proc/sys/kernel/io_uring_disabled"); err == nil && (v == "2" || v == "1" && !s.sysAdmin) {

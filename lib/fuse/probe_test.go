@@ -28,6 +28,7 @@ func fakeSys(release string, offer *Offer, files map[string]string) *probeSys {
 		ioctl:    func(int, uintptr, []byte) syscall.Errno { return unix.ENOTTY },
 		access:   func(string) error { return nil },
 		helper:   func() (string, bool, error) { return "", false, errNoFusermount },
+		ring:     func() error { return nil },
 		read: func(path string) (string, error) {
 			if v, ok := files[path]; ok {
 				return v, nil
@@ -220,6 +221,11 @@ func TestProbeIOUring(t *testing.T) {
 		if p.IOUring.Have != c.want || !strings.Contains(p.IOUring.Detail, c.why) {
 			t.Errorf("%v, %v: %v", c.files, c.offer, p.IOUring)
 		}
+	}
+	s := fakeSys("6.18.0", &Offer{7, 45, OverIOUring}, nil)
+	s.ring = func() error { return os.NewSyscallError("io_uring_setup", unix.EPERM) }
+	if p := s.probe(); p.IOUring.Have != No || !strings.Contains(p.IOUring.Detail, "io_uring_setup: operation not permitted: see ") {
+		t.Errorf("no ring can be made: %v", p.IOUring)
 	}
 }
 

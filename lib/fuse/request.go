@@ -13,7 +13,8 @@ import (
 // The input buffer of a request is a run of pages. A message is read to just
 // before the end of the first, so that what follows an InHeader and a WriteIn,
 // or a ReadIn, starts the second: the data of a WRITE, or room for what a READ
-// answers.
+// answers. Where the kernel puts the rest of a message by itself, as over
+// io_uring, that is always at the second page.
 const (
 	pageSize = 4096
 	inOffset = pageSize - inHeaderSize - writeInSize
@@ -27,14 +28,16 @@ const (
 // which the handler may do later, from another goroutine. It is not safe for
 // concurrent use.
 type Request struct {
-	hdr *InHeader // at buf[inOffset:]
-	ch  channel   // where it came from, and where the answer goes
+	hdr *InHeader  // at buf[start:]
+	ch  replier    // where the answer goes
+	ent *ringEntry // over io_uring: its place
 	c   *Conn
 
-	buf []byte // page-aligned; see inOffset
-	end int    // of the message's body in buf, without extensions
-	cur int    // what In, Name, Text have consumed of buf
-	ext []byte // extensions
+	buf   []byte // page-aligned; see inOffset
+	start int    // of the message in buf
+	end   int    // of the message's body in buf, without extensions
+	cur   int    // what In, Name, Text have consumed of buf
+	ext   []byte // extensions
 
 	out     [outWords]uint64 // OutHeader and fixed answer
 	outLen  int              // of the fixed answer, bytes
@@ -43,6 +46,8 @@ type Request struct {
 
 	iov     [2]syscall.Iovec
 	claimed bool // Reply has been called
+	sent    bool // ... and an answer was given to ch
+	atOnce  bool // ... and is not to be kept
 	state   atomic.Uint32
 }
 
@@ -81,7 +86,7 @@ func (r *Request) PID() uint32 { return r.hdr.PID }
 // too short for a T. What Name, Text and Payload return starts behind it.
 func In[T any](r *Request) (*T, bool) {
 	n := int(unsafe.Sizeof(*new(T)))
-	start := inOffset + inHeaderSize
+	start := r.start + inHeaderSize
 	if r.end-start < n {
 		return nil, false
 	}
@@ -109,7 +114,7 @@ func (r *Request) Setxattr() (SetxattrIn, bool) {
 // in place, and goes past it. It reports false if there is none.
 func (r *Request) Text() ([]byte, bool) {
 	if r.cur == 0 {
-		r.cur = inOffset + inHeaderSize
+		r.cur = r.start + inHeaderSize
 	}
 	rest := r.buf[r.cur:r.end]
 	i := bytes.IndexByte(rest, 0)
@@ -144,7 +149,7 @@ func (r *Request) Names() (a, b []byte, ok bool) {
 // handler compares its length with the one that the message states.
 func (r *Request) Payload() []byte {
 	if r.cur == 0 {
-		r.cur = inOffset + inHeaderSize
+		r.cur = r.start + inHeaderSize
 	}
 	return r.buf[r.cur:r.end:r.end]
 }
@@ -217,6 +222,12 @@ func (r *Request) ReplyErr(errno syscall.Errno) error {
 	return r.send(-int32(errno), 0, nil)
 }
 
+// AtOnce has the answer that is given next reach the kernel before the Reply
+// method returns. Without it that may be when the handler returns, which matters
+// to one that goes on with what the kernel holds back until it has the answer. It
+// is for the handler itself, not for who answers later.
+func (r *Request) AtOnce() { r.atOnce = true }
+
 // Blocking announces that the handler is about to wait for long, for a disk or
 // a lock, so that another worker takes over reading requests now. Without it
 // that happens some milliseconds later.
@@ -250,6 +261,7 @@ func (r *Request) send(errno int32, fixed int, payload []byte) error {
 	h.Len = uint32(outHeaderSize + fixed + len(payload))
 	h.Error = errno
 	h.Unique = r.hdr.Unique
+	r.sent = true
 	err := r.ch.send(r, outHeaderSize+fixed, payload)
 	if err != 0 {
 		r.c.replyFailed(r, err)
@@ -264,20 +276,21 @@ func (r *Request) send(errno int32, fixed int, payload []byte) error {
 // done ends the request, which then belongs to its worker, or to no one.
 func (r *Request) done() {
 	if !r.state.CompareAndSwap(serving, answered) {
-		r.c.freeRequest(r)
+		r.ch.late(r)
 		r.c.deferred.Add(-1)
 	}
 }
 
-// parse makes the n bytes read at inOffset a request, or reports that they are none.
+// parse makes the n bytes received at start a request, or reports that they are
+// none.
 func (r *Request) parse(n int) bool {
-	r.cur, r.outLen, r.payload, r.ext, r.claimed = 0, 0, nil, nil, false
+	r.cur, r.outLen, r.payload, r.ext, r.claimed, r.sent, r.atOnce = 0, 0, nil, nil, false, false, false
 	r.state.Store(serving)
-	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
+	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[r.start]))
 	if n < inHeaderSize || int64(r.hdr.Len) != int64(n) {
 		return false
 	}
-	r.end = inOffset + n
+	r.end = r.start + n
 	if e := int(r.hdr.TotalExtlen) * 8; e > 0 {
 		if e > n-inHeaderSize {
 			return false
@@ -293,7 +306,7 @@ func (r *Request) forgets(n int) bool {
 	if n < inHeaderSize {
 		return true
 	}
-	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[inOffset]))
+	r.hdr = (*InHeader)(unsafe.Pointer(&r.buf[r.start]))
 	return r.Op() == OpForget || r.Op() == OpBatchForget || r.Op() == OpInterrupt
 }
 
@@ -302,7 +315,7 @@ func (r *Request) forgets(n int) bool {
 func (r *Request) bulk(n int) bool {
 	const most = 32 << 10
 	return n >= most || r.Op() == OpRead && n >= inHeaderSize+readInSize &&
-		(*ReadIn)(unsafe.Pointer(&r.buf[inOffset+inHeaderSize])).Size >= most
+		(*ReadIn)(unsafe.Pointer(&r.buf[r.start+inHeaderSize])).Size >= most
 }
 
 // alignedBuf returns n bytes of zeroed memory that start on a page.

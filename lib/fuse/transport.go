@@ -5,8 +5,8 @@ package fuse
 import "syscall"
 
 // A transport carries requests from the kernel and answers to it. There is one
-// over /dev/fuse and one over any [Device]; one over io_uring has the same shape,
-// a channel being a ring.
+// over /dev/fuse and one over any [Device]. Requests may come by io_uring beside
+// that of /dev/fuse, which then has what the kernel sends no other way.
 type transport interface {
 	// open returns the channel of the i-th worker. It is called before Serve
 	// only, so that a confined process need not open anything.
@@ -32,11 +32,20 @@ type transport interface {
 // A channel is where one worker gets its requests. Channels may be shared by
 // workers.
 type channel interface {
-	// recv waits for a message, puts it at r.buf[inOffset:], and returns its
+	replier
+
+	// recv waits for a message, puts it at r.buf[r.start:], and returns its
 	// length. ENODEV means that the file system has been unmounted.
 	recv(r *Request) (int, syscall.Errno)
+}
 
+// A replier takes answers.
+type replier interface {
 	// send answers r with the first n bytes of r.out and payload. It may be
 	// called from any thread, while another is in recv.
 	send(r *Request, n int, payload []byte) syscall.Errno
+
+	// late takes back r, which was answered after its handler had returned. It
+	// may be called from any thread.
+	late(r *Request)
 }

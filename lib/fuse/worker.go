@@ -80,10 +80,7 @@ func (c *Conn) work(w *worker) {
 			return // a clone that has not become one
 		}
 		if errno != 0 {
-			c.end()
-			if errno != syscall.ENODEV && errno != syscall.ECONNABORTED {
-				c.fail(fmt.Errorf("fuse: read a request: %w", errno))
-			}
+			c.received(errno)
 			return
 		}
 		w.busy.Store(true)
@@ -138,17 +135,38 @@ func (c *Conn) work(w *worker) {
 		if !c.serve(w, r, n) {
 			return
 		}
-		if r.state.Load() != answered {
-			// Counted before the other side can give it back.
-			c.deferred.Add(1)
-			if r.state.CompareAndSwap(serving, deferred) {
-				r = c.newRequest()
-			} else {
-				c.deferred.Add(-1)
-			}
+		if c.left(r) {
+			r = c.newRequest()
 		}
 		w.busy.Store(false)
+		if w.first && c.Negotiated().Uring {
+			place.leave()
+			c.tend(w, r)
+			return
+		}
 	}
+}
+
+// received ends the connection for what recv returned instead of a request.
+func (c *Conn) received(errno syscall.Errno) {
+	c.end()
+	if errno != syscall.ENODEV && errno != syscall.ECONNABORTED {
+		c.fail(fmt.Errorf("fuse: read a request: %w", errno))
+	}
+}
+
+// left tells whether r, whose handler has returned, is to be answered later, and
+// belongs to who does that.
+func (c *Conn) left(r *Request) bool {
+	if r.state.Load() == answered {
+		return false
+	}
+	c.deferred.Add(1) // before the other side can give it back
+	if r.state.CompareAndSwap(serving, deferred) {
+		return true
+	}
+	c.deferred.Add(-1)
+	return false
 }
 
 // awaitInit waits until INIT has been answered: clones need not be clones before,
@@ -156,7 +174,7 @@ func (c *Conn) work(w *worker) {
 func (c *Conn) awaitInit() bool {
 	select {
 	case <-c.ready:
-		return true
+		return !c.Negotiated().Uring // then one is enough
 	case <-c.ended:
 		return false
 	}
@@ -185,8 +203,7 @@ func (c *Conn) handsOff(r *Request, n int) bool {
 	}
 	c.deferred.Add(1) // done takes it back
 	go func() {
-		w := &worker{ch: r.ch}
-		c.serveDeferred(w, r, n)
+		c.serveDeferred(&worker{}, r, n)
 	}()
 	return true
 }

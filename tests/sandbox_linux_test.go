@@ -39,8 +39,11 @@ var sandboxModes = []struct {
 	user bool     // not root
 	need []string // tools
 	off  bool     // there is no sandbox: attempts must succeed
+
+	uring bool // requests come by io_uring
 }{
 	{name: "root"},
+	{name: "io_uring", opts: "uring", uring: true},
 	{name: "read-only", opts: "ro"},
 	{name: "fusermount3", user: true, ext: fmt.Sprintf("root_owner=%d:%d", nobody, nobody), need: []string{"fusermount3", "setpriv"}},
 	{name: "user namespace", user: true, wrap: "unshare --user --map-root-user --mount", need: []string{"unshare", "setpriv"}},
@@ -99,7 +102,8 @@ func (e *escapes) check(t *testing.T, off bool) {
 			through++
 		}
 		// It is still to be sent /dev/fuse, and to tighten the sandbox.
-		soon := e.Stage == "confined" && (name == "sendmsg" || name == "recvmsg" || name == "seccomp on all threads")
+		soon := e.Stage == "confined" && (name == "sendmsg" || name == "recvmsg" || name == "seccomp on all threads" ||
+			name == "io_uring_register files")
 		if !off && !denied && !soon {
 			t.Errorf("%s: %s: %s", e.Stage, name, got)
 		}
@@ -130,6 +134,9 @@ func TestSandboxProbe(t *testing.T) {
 				}
 			}
 			img := testfs.Mke2fs(t, testfs.Spec{Name: "sandbox", Extended: m.ext})
+			if m.uring {
+				defer testfs.Uring(t, true)()
+			}
 			if !m.user {
 				tryEscapes(t, bin, img.Path, testfs.Scratch(t), m.opts, m.off)
 				return
@@ -197,6 +204,9 @@ func tryEscapes(t *testing.T, bin, image, dir, opts string, off bool) {
 	var demand escapes
 	ask(t, s.dir, probeXattr, &demand)
 	demand.check(t, off)
+	if strings.Contains(opts, "uring") && demand.Got["io_uring openat"] == "" {
+		t.Error("nothing was tried by the ring that the request came by")
+	}
 	// It serves as before.
 	if !strings.Contains(opts, "ro") {
 		for i := range 50 {
@@ -292,8 +302,8 @@ func TestSandboxLoad(t *testing.T) {
 func TestSandboxMessages(t *testing.T) {
 	bin := server(t)
 	for _, c := range []struct{ opts, want string }{
-		{"debug", "sandbox=\"strict"},
-		{"debug,sandbox=off", "sandbox=\"off"},
+		{"debug,nouring", "sandbox=\"strict"},
+		{"debug,nouring,sandbox=off", "sandbox=\"off"},
 	} {
 		img := testfs.Mke2fs(t, testfs.Spec{Name: "sandbox"})
 		secret, err := os.Open("/etc/passwd")

@@ -35,6 +35,8 @@ Mount options (-o, comma-separated):
   iomap=default|0|1        let the kernel do the I/O of files where it can; never;
                            or fail if it cannot
   iomap_abi=may26|v7       the form of fuse-iomap that it has, else found out
+  uring nouring            have requests come by io_uring, or fail; or never.
+                           By default they do where the kernel offers it
   subtype=NAME fsname=NAME what the mount table shows
   debug                    log more; with -f to the terminal
 
@@ -60,7 +62,7 @@ func command() *cli.Command {
 			&ucli.StringSliceFlag{Name: "o", Aliases: []string{"options"}, Usage: "mount `OPTIONS`, see above"},
 			&ucli.BoolFlag{Name: "f", Aliases: []string{"foreground"}, Usage: "stay in the foreground"},
 			&ucli.BoolFlag{Name: "d", Aliases: []string{"debug"}, Usage: "as -o debug -f"},
-			&ucli.BoolFlag{Name: "s", Usage: "serve with one thread"},
+			&ucli.BoolFlag{Name: "s", Usage: "serve with one thread, by /dev/fuse"},
 			&ucli.BoolFlag{Name: "probe", Usage: "show what a mount by this user would be, and why not a better one; mounts nothing"},
 			&ucli.BoolFlag{Name: "json", Usage: "with --probe: as JSON"},
 			&ucli.BoolFlag{Name: "V", Aliases: []string{"version"}, Usage: "show the version"},

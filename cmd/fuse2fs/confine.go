@@ -23,13 +23,14 @@ type confinement struct {
 	off        bool
 	missing    []*sandbox.Missing
 	namespaces []string // made by the launcher
+	uring      bool     // there are io_urings to be used
 	tight      bool
 }
 
 // confine confines the server for the time until the mount is served, in which
 // it needs more than later: the Ioctls, Syscalls and Files of more.
 func (o *options) confine(namespaces []string, more sandbox.Options) (*confinement, error) {
-	c := &confinement{off: o.Sandbox == "off", namespaces: namespaces}
+	c := &confinement{off: o.Sandbox == "off", namespaces: namespaces, uring: more.Uring}
 	defer probeEscapes("confined")
 	if c.off {
 		return c, nil
@@ -39,6 +40,7 @@ func (o *options) confine(namespaces []string, more sandbox.Options) (*confineme
 		Ioctls:   slices.Concat(ioctls, more.Ioctls),
 		Syscalls: more.Syscalls,
 		Files:    more.Files,
+		Uring:    more.Uring,
 		Memory:   memory(),
 		Tighten:  true,
 		Kill:     killEscapes,
@@ -61,7 +63,7 @@ func (c *confinement) tighten() error {
 	if c.off {
 		return nil
 	}
-	if err := sandbox.Tighten(sandbox.Options{Ioctls: ioctls, Kill: killEscapes}); err != nil {
+	if err := sandbox.Tighten(sandbox.Options{Ioctls: ioctls, Uring: c.uring, Kill: killEscapes}); err != nil {
 		return fmt.Errorf("confining the server for good: %w (-o sandbox=off serves without)", err)
 	}
 	c.tight = true

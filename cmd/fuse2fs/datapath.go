@@ -8,7 +8,7 @@ import (
 	"github.com/e2kit/e2kit/lib/fuse"
 )
 
-// Ways of file data, the best first.
+// Ways of file data, the best first. The last two are also those of requests.
 const (
 	pathIomap    = "iomap"
 	pathZeroCopy = "io_uring, zero-copy"
@@ -17,7 +17,7 @@ const (
 )
 
 // served are those that this server has.
-var served = map[string]bool{pathDevFuse: true, pathIomap: true}
+var served = map[string]bool{pathDevFuse: true, pathIOUring: true, pathIomap: true}
 
 // dataPath returns the best way that the kernel and this server have, and for
 // each better one why not.
@@ -39,8 +39,8 @@ func dataPath(p fuse.Paths) (path string, whyNot []string) {
 }
 
 // inForce returns that of a mount that is served, in words. noIomap is why it was
-// not asked for fuse-iomap, if it was not.
-func inForce(n *fuse.Negotiated, noIomap string) (path, whyNot string) {
+// not asked for fuse-iomap, and withoutUring why not for io_uring, if it was not.
+func inForce(n *fuse.Negotiated, noIomap, withoutUring string) (path, whyNot string) {
 	if n.Iomap != nil {
 		return pathIomap, ""
 	}
@@ -51,6 +51,9 @@ func inForce(n *fuse.Negotiated, noIomap string) (path, whyNot string) {
 			noIomap = "the kernel does not allow it to this mount"
 		}
 		paths.Iomap = fuse.Finding{Have: fuse.No, Detail: noIomap}
+	}
+	if !n.Uring {
+		paths.IOUring = fuse.Finding{Have: fuse.No, Detail: noUring(n, withoutUring)}
 	}
 	path, why := dataPath(paths)
 	return path, strings.Join(why, "; ")

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/e2kit/e2kit/lib/fuse"
 	"github.com/e2kit/e2kit/lib/fuse2fs"
 )
 
@@ -39,10 +40,14 @@ type escapes struct {
 }
 
 func init() {
-	fuse2fs.XattrHook = func(name string) ([]byte, bool) {
+	fuse2fs.XattrHook = func(r *fuse.Request, name string) ([]byte, bool) {
 		switch name {
 		case probeXattr:
-			b, _ := json.Marshal(tryAll("on demand"))
+			e := tryAll("on demand")
+			for name, err := range r.RingEscapes() {
+				e.Got["io_uring "+name] = errnoName(err)
+			}
+			b, _ := json.Marshal(e)
 			return b, true
 		case probeIA32:
 			return fmt.Append(nil, int80Getpid()), true

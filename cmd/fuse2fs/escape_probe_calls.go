@@ -68,7 +68,7 @@ func makes(nr uintptr, args ...uintptr) func() error {
 // device, /dev/fuse. It is denied if it is on each.
 func onAll(req uintptr) func() error {
 	return func() error {
-		for fd := range uintptr(24) {
+		for fd := range uintptr(256) {
 			_, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, req, 0)
 			if errno != unix.EPERM && errno != unix.EBADF {
 				return errno
@@ -129,6 +129,11 @@ var attempts = append([]attempt{
 	{"signalfd4", makes(unix.SYS_SIGNALFD4, bad, uintptr(scratchPtr), 8, 0)},
 	{"userfaultfd", makes(unix.SYS_USERFAULTFD, 1)},
 	{"io_uring_setup", call(unix.SYS_IO_URING_SETUP, 1, 0)},
+	{"io_uring_register buffers", call(unix.SYS_IO_URING_REGISTER, bad, 0, uintptr(scratchPtr), 1)},
+	{"io_uring_register files", call(unix.SYS_IO_URING_REGISTER, bad, 2, uintptr(scratchPtr), 1)},
+	{"io_uring_register probe", call(unix.SYS_IO_URING_REGISTER, bad, 8, uintptr(scratchPtr), 1)},
+	{"io_uring_register restrictions", call(unix.SYS_IO_URING_REGISTER, bad, 11, uintptr(scratchPtr), 1)},
+	{"io_uring_register ring fd", call(unix.SYS_IO_URING_REGISTER, bad, 20, uintptr(scratchPtr), 1)},
 	{"io_setup", call(unix.SYS_IO_SETUP, 1, 0)},
 	{"perf_event_open", call(unix.SYS_PERF_EVENT_OPEN, 0, 0, bad, bad, 0)},
 	{"bpf", call(unix.SYS_BPF, 9999, 0, 0)},

@@ -44,6 +44,8 @@ type options struct {
 	RootNodeID  uint64 // of a mount whose root has another node id than 1
 	Iomap       string // "", default, 0, 1: whether the kernel does the I/O of files
 	IomapABI    string // "", may26, v7
+	Uring       bool   // fail if requests cannot come by io_uring
+	NoUring     bool   // do not try
 	LockFd      bool   // to the server: an open file that is to stay so comes last
 	IomapHelper string // "", optional, mandatory: have the mount helper ask for fuse-iomap
 
@@ -136,6 +138,8 @@ var plain = map[string]func(*options){
 	"dirsync":         func(o *options) { o.Dirsync = true },
 	"discard":         func(o *options) { o.Discard = true },
 	"nodiscard":       func(o *options) { o.Discard = false },
+	"uring":           func(o *options) { o.Uring, o.NoUring = true, false },
+	"nouring":         func(o *options) { o.Uring, o.NoUring = false, true },
 	"init_itable":     func(o *options) { o.InitItable = new(defaultInitItable) },
 	"noinit_itable":   func(o *options) { o.InitItable = new(-1) },
 	"kernel": func(o *options) {

@@ -37,6 +37,7 @@ type would struct {
 	Type       string   `json:"type"`        // "fuseblk", "fuse"
 	DataPath   string   `json:"data_path"`   // see dataPath
 	DataNot    []string `json:"data_not"`    // why not a better one
+	Requests   string   `json:"requests"`    // how they come: "io_uring", "/dev/fuse"
 	Sandbox    string   `json:"confined"`    // "strict", or "partly"
 	SandboxNot []string `json:"sandbox_not"` // what is lacking
 }
@@ -75,6 +76,10 @@ func (r *report) would() would {
 		var whyNot []string
 		w.DataPath, whyNot = dataPath(fuse.Paths{Iomap: r.Iomap, ZeroCopy: r.ZeroCopy, IOUring: r.IOUring})
 		w.DataNot = append(w.DataNot, whyNot...)
+		w.Requests = pathDevFuse
+		if r.IOUring.Have == fuse.Yes {
+			w.Requests = pathIOUring
+		}
 		if r.Direct.Have == fuse.Yes && r.Fuseblk.Have == fuse.Yes {
 			w.Type = "fuseblk"
 		}
@@ -144,7 +149,8 @@ func (r *report) verdict(out io.Writer) error {
 	if !w.Possible {
 		fmt.Fprintf(&b, "\nThis user cannot mount: see the three ways above.\n")
 	} else {
-		fmt.Fprintf(&b, "\nA mount would be made %s, of type %s; its data would go through %s.\n", w.Mount, w.Type, w.DataPath)
+		fmt.Fprintf(&b, "\nA mount would be made %s, of type %s; its data would go through %s,\nand requests come by %s.\n",
+			w.Mount, w.Type, w.DataPath, w.Requests)
 		for _, why := range w.DataNot {
 			fmt.Fprintf(&b, "  not by %s\n", why)
 		}

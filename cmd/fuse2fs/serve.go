@@ -42,10 +42,12 @@ func serve() int {
 	if err != nil {
 		return fail(err)
 	}
+	u := o.uring()
 	// By a launcher that holds no more it is still sent /dev/fuse and its clones.
 	c, err := o.confine(m.Namespaces, sandbox.Options{
 		Syscalls: []uint32{unix.SYS_RECVMSG, unix.SYS_SENDMSG},
-		Files:    16 + maxFds,
+		Files:    16 + maxFds + uint64(u.files()),
+		Uring:    u.rings != nil,
 	})
 	if err != nil {
 		return fail(err)
@@ -54,6 +56,7 @@ func serve() int {
 	if err != nil {
 		return fail(err)
 	}
+	x.uring = u
 	if err := ch.send(message{Opened: true, Warn: append(c.warnings(), x.warn...), RO: x.ro}); err != nil {
 		return 1
 	}
@@ -81,6 +84,10 @@ func serve() int {
 			_ = ch.write(message{Err: "iomap=1: this kernel does not offer fuse-iomap to this mount"})
 			return
 		}
+		if err := o.mustUring(srv.Negotiated(), &x.uring); err != nil {
+			_ = ch.write(message{Err: err.Error()})
+			return
+		}
 		x.serving(srv, c)
 		_ = ch.write(message{Serving: true})
 	}()
@@ -100,6 +107,7 @@ type opened struct {
 	ro       bool
 	warn     []string
 	noIomap  string // why the kernel cannot do the I/O of files, or ""
+	uring    uring
 }
 
 // openFS opens the file system. The process is confined by then.
@@ -135,7 +143,7 @@ func (o *options) openFS(dev, jnl blockdev.Device) (*opened, error) {
 // closes the file system if it fails.
 func (x *opened) server(fd int, clones []int, pages int, begin func() error) (*fuse2fs.Server, error) {
 	cfg := fuse2fs.Config{FS: x.fs, Log: x.log, Fakeroot: x.o.Fakeroot, UID: x.o.UID, GID: x.o.GID, NoACL: x.o.NoACL,
-		Clones: clones, MaxPages: pages, RootNodeID: x.o.RootNodeID}
+		Clones: clones, MaxPages: pages, Rings: x.uring.rings, RootNodeID: x.o.RootNodeID}
 	cfg.Atime, cfg.DirAtime = x.o.atime()
 	cfg.Begin = begin
 	cfg.Closed = func() {
@@ -160,8 +168,8 @@ func (x *opened) server(fd int, clones []int, pages int, begin func() error) (*f
 
 // serving logs what is in force once requests are served.
 func (x *opened) serving(srv *fuse2fs.Server, c *confinement) {
-	path, whyNot := inForce(srv.Negotiated(), x.noIomap)
-	x.log.Info("serving", "data", path, "not", whyNot, "sandbox", c)
+	path, whyNot := inForce(srv.Negotiated(), x.noIomap, x.uring.whyNot)
+	x.log.Info("serving", "data", path, "not", whyNot, "requests", requestPath(srv.Negotiated()), "sandbox", c)
 }
 
 // atime returns what the mount options say of the time of access, which the

@@ -99,6 +99,9 @@ func serveService(own []string, fd int, stderr io.Writer) int {
 		if err == nil && s.o.Iomap == "1" && !server.Iomap() {
 			err = errNoIomap
 		}
+		if err == nil {
+			err = s.o.mustUring(server.Negotiated(), &s.fs.uring)
+		}
 		if err != nil {
 			_ = s.srv.Bye(byeCode(err)) // the helper takes the mount back
 			server.Stop(err)
@@ -158,7 +161,8 @@ func (s *mountService) start(own []string, stderr io.Writer) (*fuse2fs.Server, e
 	_ = os.Chdir("/")
 	sync := fuse.SyncInit(s.fuseFd) == nil
 	var err error
-	if s.confined, err = s.o.confine(nil, sandbox.Options{Ioctls: []uint32{fuse.IocClone}}); err != nil {
+	u := s.o.uring()
+	if s.confined, err = s.o.confine(nil, sandbox.Options{Ioctls: []uint32{fuse.IocClone}, Uring: u.rings != nil}); err != nil {
 		return nil, err
 	}
 	mo, err := s.describeMount()
@@ -176,6 +180,7 @@ func (s *mountService) start(own []string, stderr io.Writer) (*fuse2fs.Server, e
 	for _, w := range append(s.confined.warnings(), x.warn...) {
 		cli.Message(stderr, "fuse2fs", fmt.Errorf("%s: %s", s.o.Source, w))
 	}
+	x.uring = u
 	if x.ro {
 		mo.Flags |= unix.MS_RDONLY
 	}

@@ -154,6 +154,7 @@ func appends(ip *ext2fs.Inode, data []byte, off int64) bool {
 // a file is not its content.
 func (s *Server) refuse(r *fuse.Request, in *fuse.WriteIn) {
 	node, off, n, cached := r.NodeID(), int64(in.Offset), int64(in.Size), in.WriteFlags&fuse.WriteCache != 0
+	r.AtOnce() // the kernel waits for the end of the write below
 	r.ReplyErr(syscall.EPERM)
 	if cached {
 		if err := s.conn.InvalInode(node, off, n); err != nil {

@@ -2,5 +2,7 @@
 
 package fuse2fs
 
+import "github.com/e2kit/e2kit/lib/fuse"
+
 // xattrHook answers for names that a build with the tag sandboxprobe has.
-func xattrHook([]byte) ([]byte, bool) { return nil, false }
+func xattrHook(*fuse.Request, []byte) ([]byte, bool) { return nil, false }

@@ -2,13 +2,15 @@
 
 package fuse2fs
 
+import "github.com/e2kit/e2kit/lib/fuse"
+
 // XattrHook, if set before the server serves, answers GETXATTR of names that it
 // knows. It is how a test reaches into a server that is confined.
-var XattrHook func(name string) (value []byte, ok bool)
+var XattrHook func(r *fuse.Request, name string) (value []byte, ok bool)
 
-func xattrHook(name []byte) ([]byte, bool) {
+func xattrHook(r *fuse.Request, name []byte) ([]byte, bool) {
 	if XattrHook == nil {
 		return nil, false
 	}
-	return XattrHook(string(name))
+	return XattrHook(r, string(name))
 }

@@ -28,6 +28,10 @@ type Config struct {
 	Clones   []int // of fd, see fuse.Config; taken over
 	MaxPages int   // largest request, in pages; 0: ask the kernel
 
+	// Rings, if set, are for requests to come by io_uring where the kernel offers
+	// it; taken over.
+	Rings *fuse.Rings
+
 	// RootNodeID is the node id of the root directory, 0 being 1: the mount option
 	// root_nodeid of kernels that have it. With 2 all node ids are inode numbers.
 	RootNodeID uint64
@@ -88,6 +92,7 @@ func serve(cfg Config, connect func(fuse.Config) (*fuse.Conn, error)) (*Server, 
 		Workers:  cfg.Workers,
 		Clones:   cfg.Clones,
 		MaxPages: cfg.MaxPages,
+		Rings:    cfg.Rings,
 		Init:     s.begin,
 		Destroy:  s.destroy,
 		Log:      func(format string, args ...any) { s.log.Warn(fmt.Sprintf(format, args...)) },

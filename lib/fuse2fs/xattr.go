@@ -14,7 +14,7 @@ func (s *Server) getxattr(r *fuse.Request) {
 		r.ReplyErr(syscall.EINVAL)
 		return
 	}
-	if value, ok := xattrHook(name); ok {
+	if value, ok := xattrHook(r, name); ok {
 		s.sized(r, value, int(in.Size), nil)
 		return
 	}

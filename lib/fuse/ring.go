@@ -116,6 +116,7 @@ const (
 	ringRegisterRestrictions = 11
 	ringRegisterEnable       = 12
 
+	ringRestrictRegister = 0
 	ringRestrictSqeOp    = 1
 	ringRestrictAllowed  = 2 // flags of an sqe
 	ringRestrictRequired = 3
@@ -154,7 +155,9 @@ func newRing(cq int) (g *ring, err error) {
 			g.close()
 		}
 	}()
+	// What may be registered is restricted too since one of that is named.
 	r := []restriction{
+		{opcode: ringRestrictRegister, arg: ringRegisterEnable},
 		{opcode: ringRestrictSqeOp, arg: ringOpURingCmd},
 		{opcode: ringRestrictAllowed, arg: ringSqeFixedFile},
 		{opcode: ringRestrictRequired, arg: ringSqeFixedFile},

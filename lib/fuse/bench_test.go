@@ -164,6 +164,14 @@ func BenchmarkGetattr(b *testing.B) {
 	}
 }
 
+// The same over io_uring.
+func BenchmarkUring(b *testing.B) {
+	overUring = true
+	defer func() { overUring = false }()
+	b.Run("getattr", BenchmarkGetattr)
+	b.Run("direct", BenchmarkDirect)
+}
+
 func BenchmarkDirect(b *testing.B) {
 	for _, op := range []string{"read", "write"} {
 		for _, size := range []int{4096, 1 << 20} {

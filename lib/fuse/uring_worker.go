@@ -179,7 +179,7 @@ func (t *cpuTie) set(tied bool) {
 
 // forgetRest is how long nothing is read from /dev/fuse after a FORGET: others
 // follow, and what is there by then is read at once.
-const forgetRest = time.Millisecond
+const forgetRest = 2 * time.Millisecond
 
 // tend serves what does not come by io_uring: FORGET, INTERRUPT, and what the
 // kernel has sent before it was open.
@@ -201,7 +201,9 @@ func (c *Conn) tend(w *worker, r *Request) {
 		}
 		w.busy.Store(false)
 		if rest {
-			time.Sleep(forgetRest)
+			// Not time.Sleep, for which Go wakes other threads twice.
+			t := unix.NsecToTimespec(int64(forgetRest))
+			unix.Nanosleep(&t, nil)
 		}
 	}
 }

@@ -19,12 +19,16 @@ import (
 )
 
 // startUring mounts img so that requests come by io_uring.
-func startUring(t *testing.T, img *testfs.Image, opts string) *probed {
+func startUring(t *testing.T, img *testfs.Image) *probed {
 	t.Helper()
 	bin := server(t)
+	opts := "debug,uring"
+	if more := os.Getenv("E2KIT_MOUNT_OPTS"); more != "" {
+		opts += "," + more
+	}
 	restore := testfs.Uring(t, true)
 	defer restore()
-	s := startCommand(t, exec.Command(bin), img.Path, testfs.Scratch(t), "debug,uring"+opts)
+	s := startCommand(t, exec.Command(bin), img.Path, testfs.Scratch(t), opts)
 	if _, err := os.Stat(s.dir); err != nil { // it is served by now
 		t.Fatal(err)
 	}
@@ -35,7 +39,7 @@ func startUring(t *testing.T, img *testfs.Image, opts string) *probed {
 // was written, and what the kernel sees after the unmount.
 func TestUring(t *testing.T) {
 	img := testfs.Mke2fs(t, testfs.Spec{Name: "uring", Size: 512 << 20})
-	s := startUring(t, img, "")
+	s := startUring(t, img)
 	want := make([]testfs.Tree, 4)
 	var wg sync.WaitGroup
 	for i := range want {
@@ -74,7 +78,7 @@ func TestUring(t *testing.T) {
 // TestUringPosix runs some of go-fuse's conformance tests over io_uring.
 func TestUringPosix(t *testing.T) {
 	img := testfs.Mke2fs(t, testfs.Spec{Name: "posix", Size: 128 << 20})
-	s := startUring(t, img, "")
+	s := startUring(t, img)
 	for _, name := range []string{"AppendWrite", "FdLeak", "LinkUnlinkRename", "LseekHoleSeeksToEOF", "MkdirRmdir", "NlinkZero",
 		"ParallelFileOpen", "ReadDirConsistency", "RenameOverwriteDestExist", "SymlinkReadlink", "TruncateFile"} {
 		test := posixtest.All[name]
@@ -92,7 +96,7 @@ func TestUringPosix(t *testing.T) {
 // are told, the mount goes, and the next one recovers what was synced.
 func TestUringKilled(t *testing.T) {
 	img := testfs.Mke2fs(t, testfs.Spec{Name: "uring", Size: 128 << 20})
-	s := startUring(t, img, "")
+	s := startUring(t, img)
 	name := filepath.Join(s.dir, "synced")
 	f, err := os.Create(name)
 	if err == nil {
@@ -143,7 +147,7 @@ func TestUringKilled(t *testing.T) {
 		t.Errorf("%v\n%s", err, s.out)
 	}
 	s.ended = true
-	s = startUring(t, img, "")
+	s = startUring(t, img)
 	if b, err := os.ReadFile(filepath.Join(s.dir, "synced")); string(b) != "synced" {
 		t.Errorf("%q, %v", b, err)
 	}

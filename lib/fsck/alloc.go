@@ -30,6 +30,7 @@ type maps struct {
 	largeFiles bool
 	largeDirs  bool
 	badList    map[ondisk.Fsblk]bool
+	badMap     bool // the list of bad blocks lies on bad blocks itself
 
 	holes     uint64 // of directories
 	allocHint uint64

@@ -81,7 +81,7 @@ func (c *checker) fix(code Code, p Problem) bool {
 			if r.latch == latchDup {
 				q.Ino = p.Ino
 			}
-			if open := latchRows[r.latch].open; open != 0 {
+			if open := latchRows[r.latch].open; open != 0 && !(open == P0RelocateHint && c.triedBackup) {
 				l.yes = c.fix(open, q)
 			}
 		}

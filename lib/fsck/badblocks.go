@@ -42,12 +42,16 @@ func (c *checker) badBlocksInode() {
 	if x.dirty {
 		x.write(c)
 	}
+	if c.badMap && !c.fix(P1BBBadMetaAdvice, p) {
+		c.abort(ErrAborted)
+	}
 	if table := c.desc(0).InodeTable(); c.badList[table] && !c.badIT[0] {
 		if c.fix(P1BBInBB, p) {
 			clear(r)
 			x.write(c)
 			c.abort(errRestart)
 		}
+		delete(c.badList, table) // or nothing could be read
 	}
 	c.onlyCsum(x)
 	for blk := range c.badList {
@@ -76,8 +80,16 @@ func (c *checker) badPointer(x *inodeState, v *endian.LE32, level int) bool {
 		return false
 	}
 	if level > 0 {
-		if c.meta.test(uint64(blk)) {
-			if c.fix(P1BBFSMeta, p) {
+		code := Code(0)
+		switch {
+		case c.meta.test(uint64(blk)):
+			code = P1BBFSMeta
+		case c.badList[blk]:
+			code = P1BBBadMetablock
+		}
+		if code != 0 {
+			c.badMap = true
+			if c.fix(code, p) {
 				v.Set(0)
 				return true
 			}

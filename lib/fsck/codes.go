@@ -59,6 +59,8 @@ const (
 	P0FutureMountFudged   Code = 0x00003c
 	P0FutureWriteFudged   Code = 0x00003d
 	P0GDTCsumLatch        Code = 0x00003e
+	P0FreeInodeCount      Code = 0x00003f
+	P0FreeBlockCount      Code = 0x000040
 	P0MMPInvalidBlock     Code = 0x000042
 	P0MMPInvalidMagic     Code = 0x000043
 	P0OpenFailed          Code = 0x000044
@@ -72,6 +74,7 @@ const (
 	P0MinExtraIsize       Code = 0x00004d
 	P0WantExtraIsize      Code = 0x00004e
 	P0InvalidQuotaInode   Code = 0x00004f
+	P0InodeCountBig       Code = 0x000050
 	P0DisableResizeInode  Code = 0x000051
 
 	P1Pass                Code = 0x010000
@@ -95,6 +98,7 @@ const (
 	P1BBIllegalBlockNum   Code = 0x010012
 	P1InodeBBlockLatch    Code = 0x010013
 	P1BBBadMetablock      Code = 0x010015
+	P1BBBadMetaAdvice     Code = 0x010016
 	P1BBBadMetaPrompt     Code = 0x010018
 	P1BBFSBlock           Code = 0x010017
 	P1BadPrimarySuper     Code = 0x010019
@@ -354,5 +358,7 @@ const (
 	P6OrphanCreate      Code = 0x06000b
 	P6OrphanNotClean    Code = 0x06000c
 	P6OrphanPresent     Code = 0x06000d
+	P6OrphanSize        Code = 0x06000f
+	P6OrphanHole        Code = 0x060010
 	P6OrphanPresentOnly Code = 0x06000e
 )

@@ -13,6 +13,7 @@ type dirState struct {
 	dblist  []dirBlock
 	dx      map[ondisk.Ino]*dxDir
 	rehash  map[ondisk.Ino]bool // directories to be built anew
+	toIndex []ondisk.Ino        // large ones without an index
 	lpf     ondisk.Ino          // lost+found
 	badLpf  bool                // it cannot be had
 	lpfRoot bool                // the root directory stands in for it

@@ -58,12 +58,21 @@ func (c *checker) addCounts() {
 		blocks += uint64(d.FreeBlocks()) << c.clusterBits
 		inodes += uint64(d.FreeInodes())
 	}
-	if blocks > uint64(c.blocks) || inodes > uint64(c.inodes) || blocks == s.FreeBlocksCount() && inodes == uint64(s.FreeInodes.Get()) {
+	if blocks > uint64(c.blocks) || inodes > uint64(c.inodes) || !c.canWrite() {
 		return
 	}
-	s.SetFreeBlocksCount(blocks)
-	s.FreeInodes.Set(uint32(inodes))
-	c.setSuperQuietly()
+	p := at(0)
+	p.Vals = true
+	if p.Num, p.Want = uint64(s.FreeInodes.Get()), inodes; p.Num != p.Want {
+		c.tell(P0FreeInodeCount, p)
+		s.FreeInodes.Set(uint32(inodes))
+		c.setSuperQuietly()
+	}
+	if p.Num, p.Want = s.FreeBlocksCount(), blocks; p.Num != p.Want {
+		c.tell(P0FreeBlockCount, p)
+		s.SetFreeBlocksCount(blocks)
+		c.setSuperQuietly()
+	}
 }
 
 // beforePasses does what has to be done before pass 1: orphans are freed, and

@@ -61,10 +61,18 @@ func (c *checker) checkJournal() {
 	}
 	if !has {
 		if c.fix(P0JournalHasJournal, at(ondisk.Ino(s.JournalInum.Get()))) {
-			s.FeatureCompat.Set(s.FeatureCompat.Get() | ondisk.CompatHasJournal)
-			c.resetJournal(j)
+			if s.HasIncompat(ondisk.IncompatRecover) {
+				c.fix(P0JournalRecoverSet, at(0))
+			}
+			s.JournalInum.Set(0)
+			s.JournalDev.Set(0)
+			s.JournalUUID = [16]byte{}
+			c.clearRecover()
 			c.setSuper()
 			c.opts.Force = true
+		} else if c.canWrite() {
+			s.FeatureCompat.Set(s.FeatureCompat.Get() | ondisk.CompatHasJournal)
+			c.setSuper()
 		}
 		return
 	}
@@ -507,8 +515,9 @@ func (c *checker) backupJournal() {
 			r.Base().Block = b.Base().Block
 			r.Base().SizeLo, r.Base().SizeHi = b.Base().SizeLo, b.Base().SizeHi
 			r.Base().Dtime.Set(0)
+			c.opts.Asker.Note(fmt.Sprintf("the journal inode, %d, is damaged: it is made anew from its copy in the superblock", ino))
 			c.writeInode(ino, r)
-			c.opts.Force = true
+			c.fixed, c.opts.Force = true, true
 		}
 		return
 	}

@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"bytes"
 	"encoding/binary"
 
 	"github.com/e2kit/e2kit/lib/endian"
@@ -418,78 +419,128 @@ func (c *checker) checkOrphanFile() {
 		}
 		return
 	}
-	r, err := c.inode(ino)
-	var runs []extent
-	if err == nil {
-		runs, _, err = c.runs(r)
-	}
-	good := err == nil && r.Base().Mode.Get()&ondisk.ModeFmt == ondisk.ModeReg && r.Size(false)%int64(c.blockSize) == 0 && r.Size(false) > 0
-	if good {
-		seed := ondisk.InodeSeed(c.seed, ino, r.Base().Generation.Get())
-		for l := range uint64(r.Size(false)) >> c.blockBits {
-			blk := lookup(runs, l)
-			data, err := c.block(blk)
-			if blk == 0 || err != nil || ondisk.VerifyOrphanBlock(data, seed, blk, c.hasCsum) != nil {
-				good = false
-				break
-			}
-			if nonzero(data[:len(data)-ondisk.OrphanTailSize]) {
-				p := at(ino)
-				p.Lblk = int64(l)
-				if !present || c.canWrite() {
-					if c.fix(P6OrphanNotClean, p) {
-						clear(data[:len(data)-ondisk.OrphanTailSize])
-						if c.hasCsum {
-							ondisk.SealOrphanBlock(data, seed, blk)
-						}
-						c.write(blk, data)
-					}
-				}
-			}
+	switch c.cleanOrphanFile(ino) {
+	case orphanClean:
+		clearPresent(P6OrphanPresent)
+	case orphanCleaned:
+		if present {
+			s.FeatureROCompat.Set(s.FeatureROCompat.Get() &^ ondisk.ROCompatOrphanPresent)
+			c.setSuper()
+		}
+	case orphanCorrupt:
+		if c.fix(P6OrphanCorrupt, at(ino)) {
+			c.orphanAnew(ino)
 		}
 	}
-	if !good {
-		c.orphanAnew(ino, r, runs)
-		return
-	}
-	clearPresent(P6OrphanPresent)
 }
 
-// orphanAnew writes the blocks of the orphan file anew, where it has some.
-func (c *checker) orphanAnew(ino ondisk.Ino, r ondisk.RawInode, runs []extent) {
-	s := c.sb
-	if !c.fix(P6OrphanCorrupt, at(ino)) {
-		return
+// orphanState is how the orphan file was found.
+type orphanState int
+
+const (
+	orphanClean orphanState = iota
+	orphanCleaned
+	orphanCorrupt
+)
+
+// emptyOrphanBlock returns what block blk of the orphan file holds if it names
+// no orphans.
+func (c *checker) emptyOrphanBlock(seed uint32, blk ondisk.Fsblk) []byte {
+	b := make([]byte, c.blockSize)
+	binary.LittleEndian.PutUint32(b[len(b)-ondisk.OrphanTailSize:], ondisk.OrphanMagic)
+	if c.hasCsum {
+		ondisk.SealOrphanBlock(b, seed, blk)
 	}
-	n := uint64(0)
-	for _, e := range runs {
-		if e.lblk != n || e.unwritten {
-			break
-		}
-		n += e.n
+	return b
+}
+
+// cleanOrphanFile empties the blocks of the orphan file that are not empty.
+func (c *checker) cleanOrphanFile(ino ondisk.Ino) orphanState {
+	r, err := c.inode(ino)
+	if err != nil || r.Base().Mode.Get()&ondisk.ModeFmt != ondisk.ModeReg || r.Base().LinksCount.Get() == 0 || r.Size(false) == 0 {
+		return orphanCorrupt
 	}
-	n = min(n, 512)
-	if r == nil || n == 0 || !c.inodeUsed.test(uint64(ino)) {
-		c.tell(P6OrphanCreate, at(ino))
-		s.FeatureCompat.Set(s.FeatureCompat.Get() &^ ondisk.CompatOrphanFile)
-		s.FeatureROCompat.Set(s.FeatureROCompat.Get() &^ ondisk.ROCompatOrphanPresent)
-		s.OrphanFileInum.Set(0)
-		c.setSuper()
-		c.deallocateLate(ino)
-		return
+	p := at(ino)
+	if r.Size(false)%int64(c.blockSize) != 0 {
+		c.tell(P6OrphanSize, p)
+		return orphanCorrupt
+	}
+	runs, _, err := c.runs(r)
+	if err != nil {
+		return orphanCorrupt
 	}
 	seed := ondisk.InodeSeed(c.seed, ino, r.Base().Generation.Get())
-	for l := range n {
+	state := orphanClean
+	for l := range uint64(r.Size(false)) >> c.blockBits {
+		p.Lblk = int64(l)
 		blk := lookup(runs, l)
-		data := make([]byte, c.blockSize)
-		binary.LittleEndian.PutUint32(data[len(data)-ondisk.OrphanTailSize:], ondisk.OrphanMagic)
-		if c.hasCsum {
-			ondisk.SealOrphanBlock(data, seed, blk)
+		if blk == 0 {
+			c.tell(P6OrphanHole, p)
+			return orphanCorrupt
 		}
-		c.write(blk, data)
+		want := c.emptyOrphanBlock(seed, blk)
+		if data, err := c.block(blk); err == nil && bytes.Equal(data, want) {
+			continue
+		}
+		if state != orphanCleaned && !c.fix(P6OrphanNotClean, p) {
+			return orphanCorrupt
+		}
+		state = orphanCleaned
+		c.write(blk, want)
 	}
-	r.SetSize(int64(n) << c.blockBits)
-	c.writeInode(ino, r)
+	return state
+}
+
+// orphanBlocks is how large an orphan file is made.
+const orphanBlocks = 32
+
+// orphanAnew makes the orphan file anew, in new blocks. Pass 5 is over: bitmaps on
+// the device follow.
+func (c *checker) orphanAnew(ino ondisk.Ino) {
+	s := c.sb
+	if c.invalid {
+		c.tell(P6OrphanBadBitmaps, at(ino))
+		return
+	}
+	if !c.inodeUsed.test(uint64(ino)) || ino < c.firstIno {
+		// Its number says nothing: another takes its place.
+		var ok bool
+		if ino, ok = c.allocInode(false); !ok {
+			c.tell(P6OrphanCreate, at(ino))
+			c.invalid = true
+			return
+		}
+		r := make(ondisk.RawInode, c.inodeSize)
+		if c.inodeSize > ondisk.GoodOldInodeSz {
+			binary.LittleEndian.PutUint16(r[ondisk.GoodOldInodeSz:], s.WantExtraIsize.Get())
+		}
+		b := r.Base()
+		b.Mode.Set(ondisk.ModeReg | 0o600)
+		b.LinksCount.Set(1)
+		if c.hasExtents {
+			b.Flags.Set(ondisk.FlagExtents)
+			ondisk.InitExtentNode(b.Block[:], 0)
+		}
+		c.writeInode(ino, r)
+		c.syncInodeBitmap(ino)
+	}
+	if !c.contentAnew(ino, make([]byte, orphanBlocks<<c.blockBits)) {
+		c.tell(P6OrphanCreate, at(ino))
+		c.invalid = true
+		return
+	}
+	r, err := c.inode(ino)
+	if err != nil {
+		c.failf("orphan file: %v", err)
+	}
+	runs, _, _ := c.runs(r)
+	seed := ondisk.InodeSeed(c.seed, ino, r.Base().Generation.Get())
+	for l := range uint64(orphanBlocks) {
+		blk := lookup(runs, l)
+		c.write(blk, c.emptyOrphanBlock(seed, blk))
+	}
+	c.sync()
+	s.OrphanFileInum.Set(uint32(ino))
 	s.FeatureROCompat.Set(s.FeatureROCompat.Get() &^ ondisk.ROCompatOrphanPresent)
 	c.setSuper()
 }

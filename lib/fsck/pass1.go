@@ -406,7 +406,7 @@ func (c *checker) specialInode(x *inodeState) bool {
 	}
 	switch {
 	case ino == ondisk.RootIno:
-		if fmtIs != ondisk.ModeDir && b.LinksCount.Get() != 0 || fmtIs != ondisk.ModeDir && b.Mode.Get() != 0 {
+		if fmtIs != ondisk.ModeDir && b.LinksCount.Get() != 0 {
 			if c.fix(P1RootNoDir, p) {
 				c.clearInode(ino, x.r, true)
 				return true
@@ -424,7 +424,7 @@ func (c *checker) specialInode(x *inodeState) bool {
 		used := c.hasQuota && (ondisk.Ino(s.UsrQuotaInum.Get()) == ino || ondisk.Ino(s.GrpQuotaInum.Get()) == ino || ondisk.Ino(s.PrjQuotaInum.Get()) == ino)
 		hidden(used, P1QuotaBadMode, P1QuotaNotClear)
 		return true
-	case ino == ondisk.Ino(s.OrphanFileInum.Get()) && s.HasCompat(ondisk.CompatOrphanFile):
+	case ino == ondisk.Ino(s.OrphanFileInum.Get()) && s.HasCompat(ondisk.CompatOrphanFile) && b.LinksCount.Get() != 0:
 		hidden(true, P1OrphanFileBadMode, P1OrphanFileNotClear)
 		return true
 	case ino < c.firstIno:
@@ -453,7 +453,8 @@ func (c *checker) specialInode(x *inodeState) bool {
 func (c *checker) checkFields(x *inodeState) {
 	b := x.r.Base()
 	bad := b.ObsoFaddr.Get() != 0
-	if !c.has64 && b.FileACLHi.Get() != 0 || !c.hasHugeFile && b.BlocksHi.Get() != 0 {
+	hurd := c.sb.CreatorOS.Get() == ondisk.OSHurd
+	if !c.has64 && b.FileACLHi.Get() != 0 || !c.hasHugeFile && !hurd && b.BlocksHi.Get() != 0 || hurd && nonzero(x.r[fragOff:fragOff+2]) {
 		bad = true
 	}
 	if c.isDirMode(b.Mode.Get()) && b.SizeHi.Get() != 0 && !c.hasLargeDir {
@@ -550,8 +551,9 @@ func (c *checker) deviceOK(r ondisk.RawInode) bool {
 	if b.Flags.Get()&ondisk.FlagIndex != 0 {
 		return false
 	}
-	// The first words may hold what an old kernel left there.
-	return !nonzero(b.Block[16:])
+	// The kernel does not clear what i_block held before: that proves nothing
+	// unless the flags are wrong too.
+	return b.Flags.Get()&(ondisk.FlagImmutable|ondisk.FlagAppend) == 0 || !nonzero(b.Block[16:])
 }
 
 // symlinkOK tells whether a symlink has a target of the length that it says.

@@ -75,6 +75,10 @@ func (c *checker) checkBlocks(x *inodeState) {
 	} else if c.opts.BmapToExtents && c.hasExtents && (x.isReg || x.isDir) && !inline && b.Flags.Get()&ondisk.FlagExtents == 0 && x.ino >= c.firstIno {
 		c.rebuild = append(c.rebuild, x.ino)
 	}
+	if x.isDir && !inline && !c.opts.FixesOnly && c.sb.HasCompat(ondisk.CompatDirIndex) &&
+		b.Flags.Get()&(ondisk.FlagIndex|ondisk.FlagCasefold) == 0 && x.r.Size(true)>>c.blockBits >= 3 {
+		c.toIndex = append(c.toIndex, x.ino)
+	}
 	if x.dirty {
 		x.write(c)
 	}
@@ -94,9 +98,6 @@ func (c *checker) checkSize(x *inodeState) {
 			bad, want = true, uint64(x.inlineSize)
 		}
 	case x.isDir:
-		if !c.hasLargeDir {
-			size = uint64(b.SizeLo.Get())
-		}
 		have := uint64(x.lastBlock + 1)
 		n := size / bs
 		switch {
@@ -135,9 +136,7 @@ func (c *checker) checkSize(x *inodeState) {
 			// With the size comes the feature.
 			s.FeatureROCompat.Set(s.FeatureROCompat.Get() | ondisk.ROCompatLargeFile)
 			if s.RevLevel.Get() < ondisk.DynamicRev {
-				s.RevLevel.Set(ondisk.DynamicRev)
-				s.FirstIno.Set(uint32(ondisk.GoodOldFirst))
-				s.InodeSize.Set(ondisk.GoodOldInodeSz)
+				c.dynamicRev()
 			}
 			c.setSuper()
 			c.features()

@@ -46,7 +46,7 @@ func (c *checker) flagsPass1(x *inodeState) bool {
 		x.inlineSize, x.hasInline = c.inlineSize(x.r)
 	}
 	// Which of the two i_block really holds, if both flags say something.
-	if has(ondisk.FlagInlineData) && b.LinksCount.Get() != 0 && (ino == ondisk.RootIno || ino >= c.firstIno) && c.hasInline &&
+	if has(ondisk.FlagInlineData) && b.LinksCount.Get() != 0 && (ino == ondisk.RootIno || ino >= c.firstIno) && (c.hasInline || has(ondisk.FlagExtents)) &&
 		(mode == ondisk.ModeReg || mode == ondisk.ModeDir || mode == ondisk.ModeLnk) {
 		if !c.resolveInline(x) {
 			return false
@@ -75,7 +75,7 @@ func (c *checker) flagsPass1(x *inodeState) bool {
 		}
 	}
 	if has(ondisk.FlagExtents) && !c.hasExtents {
-		if c.extentRoot(b) && ino >= c.firstIno && b.LinksCount.Get() != 0 {
+		if c.extentRoot(b) && (ino >= c.firstIno || ino == ondisk.RootIno) && b.LinksCount.Get() != 0 {
 			if c.fix(P1ExtentFeature, p) {
 				c.sb.FeatureIncompat.Set(c.sb.FeatureIncompat.Get() | ondisk.IncompatExtents)
 				c.setSuper()
@@ -91,7 +91,7 @@ func (c *checker) flagsPass1(x *inodeState) bool {
 	}
 	if c.hasExtents && has(ondisk.FlagExtents) && !has(ondisk.FlagInlineData) && b.LinksCount.Get() != 0 &&
 		(mode == ondisk.ModeReg || mode == ondisk.ModeDir) && (ino == ondisk.RootIno || ino >= c.firstIno) {
-		if h := endian.View[ondisk.ExtentHeader](b.Block[:]); h.Magic.Get() != ondisk.ExtentMagic || h.Max.Get() == 0 && h.Entries.Get() == 0 && h.Depth.Get() == 0 {
+		if h := endian.View[ondisk.ExtentHeader](b.Block[:]); h.Magic.Get() != ondisk.ExtentMagic || h.Max.Get() == 0 || h.Max.Get() > ondisk.RootExtents || h.Entries.Get() > h.Max.Get() {
 			if c.fix(P1MissingExtentHeader, p) {
 				c.clearInode(ino, x.r, false)
 				return false

@@ -123,19 +123,17 @@ func (c *checker) xattrInode(x *inodeState, area []byte) {
 		switch {
 		case !reg.take(off, min(ondisk.XattrEntrySize, len(b)-off)):
 			code = P1InodeEACollision
-		case n > remain:
-			code, p.Num = P1AttrNameLen, uint64(n)
 		case !reg.take(off+ondisk.XattrEntrySize, ondisk.XattrLen(n)-ondisk.XattrEntrySize):
 			code = P1InodeEACollision
+		case n > remain:
+			code, p.Num = P1AttrNameLen, uint64(n)
 		case e.ValueInum.Get() == 0:
 			remain -= ondisk.XattrPad(n)
 			at := int(e.ValueOffs.Get())
 			switch {
 			case size > remain || size < 0:
 				code, p.Num = P1AttrValueSize, uint64(e.ValueSize.Get())
-			case at+size > len(b):
-				code, p.Num = P1AttrValueOffset, uint64(at)
-			case size > 0 && !reg.take(at, min(ondisk.XattrPad(size), len(b)-at)):
+			case size > 0 && !reg.take(at, ondisk.XattrPad(size)):
 				code = P1InodeEACollision
 			default:
 				if h := e.Hash.Get(); h != 0 {
@@ -199,7 +197,8 @@ func (c *checker) valueInode(x *inodeState, e *ondisk.XattrEntry, name []byte) (
 		return P1AttrInvalidEAInode, 0, 0
 	}
 	if r.Base().Flags.Get()&ondisk.FlagEAInode == 0 {
-		p := at(ino)
+		p := at(x.ino)
+		p.Num = uint64(ino)
 		if c.fix(P1AttrSetEAInodeFl, p) {
 			r.Base().Flags.Set(r.Base().Flags.Get() | ondisk.FlagEAInode)
 			c.writeInode(ino, r)

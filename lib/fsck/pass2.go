@@ -18,7 +18,8 @@ type dirScan struct {
 	size   int    // of a block
 	dot    int    // entries seen at the start of the directory, up to 2
 	encd   int    // policy of the directory, 0 if it is not encrypted
-	fold   bool
+	fold   bool   // names have to be valid
+	folded bool   // names that differ in case alone are the same
 	dx     *dxDir
 	names  map[string]ondisk.Ino
 	dup    bool
@@ -83,8 +84,12 @@ func (c *checker) pass2() {
 		c.dirBlock(*d, buf)
 	}
 	c.checkIndexes()
-	if c.largeFiles && c.sb.RevLevel.Get() >= ondisk.DynamicRev && !c.sb.HasROCompat(ondisk.ROCompatLargeFile) && c.fix(P2FeatureLargeFiles, at(0)) {
+	if c.largeFiles && c.sb.FeatureROCompat.Get()&ondisk.ROCompatLargeFile == 0 && c.fix(P2FeatureLargeFiles, at(0)) {
 		c.sb.FeatureROCompat.Set(c.sb.FeatureROCompat.Get() | ondisk.ROCompatLargeFile)
+		c.setSuper()
+	}
+	if c.largeFiles && c.sb.RevLevel.Get() < ondisk.DynamicRev && c.fix(P1FSRevLevel, at(0)) {
+		c.dynamicRev()
 		c.setSuper()
 	}
 	if c.largeDirs && !c.hasLargeDir && c.fix(P2FeatureLargeDirs, at(0)) {
@@ -202,10 +207,24 @@ func (c *checker) addMapping(ino ondisk.Ino, r ondisk.RawInode, runs []extent, m
 	return true
 }
 
-// hasTail tells whether a block of entries ends in a place for its checksum.
+// hasTail tells whether a block of entries ends in a place for its checksum, which
+// no record reaches into.
 func hasTail(b []byte) bool {
-	t := endian.View[ondisk.DirTail](b[len(b)-ondisk.DirTailSize:])
-	return t.Zero1.Get() == 0 && t.Len.Get() == ondisk.DirTailSize && t.Zero2[0] == 0 && t.FileType[0] == ondisk.FTDirCsum
+	end := len(b) - ondisk.DirTailSize
+	t := endian.View[ondisk.DirTail](b[end:])
+	if t.Zero1.Get() != 0 || t.Len.Get() != ondisk.DirTailSize || t.Zero2[0] != 0 || t.FileType[0] != ondisk.FTDirCsum {
+		return false
+	}
+	for off := 0; off < end; {
+		n := ondisk.RecLen(binary.LittleEndian.Uint16(b[off+4:]), len(b))
+		if n < ondisk.DirentMin || n%4 != 0 || n > len(b)-off {
+			return true // it is damaged before it gets there
+		}
+		if off += n; off > end {
+			return false
+		}
+	}
+	return true
 }
 
 // dirBlock checks a block of a directory.
@@ -308,9 +327,11 @@ func (c *checker) dirSeed(ino ondisk.Ino) uint32 {
 // dirTraits notes whether the directory of s is encrypted or casefolded.
 func (c *checker) dirTraits(s *dirScan) {
 	s.encd = c.enc.policy[s.ino]
-	if c.hasCasefold && (c.sb.EncodingFlags.Get()&1 != 0 || c.opts.CheckEncoding) && s.encd == 0 {
+	s.fold, s.folded = false, false
+	if c.hasCasefold && s.encd == 0 {
 		if r, err := c.inode(s.ino); err == nil {
-			s.fold = r.Base().Flags.Get()&ondisk.FlagCasefold != 0
+			s.folded = r.Base().Flags.Get()&ondisk.FlagCasefold != 0
+			s.fold = s.folded && (c.sb.EncodingFlags.Get()&1 != 0 || c.opts.CheckEncoding)
 		}
 	}
 }
@@ -341,6 +362,7 @@ func (c *checker) inlineDir(ino ondisk.Ino, r ondisk.RawInode) {
 			c.entries(s)
 		}
 	}
+	c.inlineDirSize(s, r)
 	area(b.Block[4:], 4)
 	if a, used, ok := ondisk.InodeXattrs(r); ok && used && a.Check(ondisk.Ino(c.inodes)) == nil {
 		if off, found := a.Find(ondisk.XattrSystemIndex, ondisk.XattrSystemData, false); found {
@@ -357,6 +379,42 @@ func (c *checker) inlineDir(ino ondisk.Ino, r ondisk.RawInode) {
 	if s.dirty {
 		c.writeInode(ino, r)
 	}
+}
+
+// inlineDirSize makes the part of an inline directory that lies among the
+// attributes one that can be filled with entries.
+func (c *checker) inlineDirSize(s *dirScan, r ondisk.RawInode) {
+	a, used, ok := ondisk.InodeXattrs(r)
+	if !ok || !used || a.Check(ondisk.Ino(c.inodes)) != nil {
+		return
+	}
+	off, found := a.Find(ondisk.XattrSystemIndex, ondisk.XattrSystemData, false)
+	if !found {
+		return
+	}
+	e := a.Entry(off)
+	n := int(e.ValueSize.Get())
+	if n%4 == 0 && (n == 0 || n >= ondisk.DirentMin) {
+		return
+	}
+	p := at(s.ino)
+	p.Num = uint64(len(r.Base().Block) + n)
+	if !c.fix(P2InlineDirSize, p) {
+		return
+	}
+	want := n &^ 3
+	if want < ondisk.DirentMin { // no entry fits
+		want = 0
+	}
+	e.ValueSize.Set(uint32(want))
+	if want == 0 {
+		e.ValueOffs.Set(0)
+	}
+	if e.Hash.Get() != 0 {
+		e.Hash.Set(ondisk.XattrHash(a.Name(off), a.Value(off)))
+	}
+	r.SetSize(int64(len(r.Base().Block) + want))
+	s.dirty = true
 }
 
 // entries goes through the entries of s.
@@ -559,6 +617,9 @@ func (c *checker) entry(s *dirScan, off int) {
 		if s.names == nil {
 			s.names = make(map[string]ondisk.Ino)
 		}
+		if s.folded {
+			name = asciiLower(name)
+		}
 		if _, twice := s.names[string(name)]; twice {
 			p := place()
 			c.tell(P2ReportDupDirent, p)
@@ -569,6 +630,18 @@ func (c *checker) entry(s *dirScan, off int) {
 		}
 	}
 	c.countEntry(ino)
+}
+
+// asciiLower returns a name with its ASCII letters in lower case. How others fold
+// takes the tables of Unicode: such names count as the same only if they are.
+func asciiLower(name []byte) []byte {
+	out := append([]byte(nil), name...)
+	for i, x := range out {
+		if 'A' <= x && x <= 'Z' {
+			out[i] += 'a' - 'A'
+		}
+	}
+	return out
 }
 
 // countEntry counts an entry that stays.

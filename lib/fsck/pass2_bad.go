@@ -2,6 +2,9 @@ package fsck
 
 import "github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 
+// fragOff is where GNU/Hurd has number and size of a fragment, in an inode.
+const fragOff = 116
+
 // badInode deals with an inode that pass 1 found odd, when it is known that dir
 // has an entry for it (or none has, with 0). It returns whether the inode was freed.
 func (c *checker) badInode(dir, ino ondisk.Ino, name string) bool {
@@ -75,7 +78,11 @@ func (c *checker) badInode(dir, ino ondisk.Ino, name string) bool {
 		}
 	}
 	zero(P2FaddrZero, uint64(b.ObsoFaddr.Get()), func() { b.ObsoFaddr.Set(0) })
-	if !c.hasHugeFile {
+	if c.sb.CreatorOS.Get() == ondisk.OSHurd {
+		frag := r[fragOff : fragOff+2]
+		zero(P2FragZero, uint64(frag[0]), func() { frag[0] = 0 })
+		zero(P2FsizeZero, uint64(frag[1]), func() { frag[1] = 0 })
+	} else if !c.hasHugeFile {
 		zero(P2BlocksHiZero, uint64(b.BlocksHi.Get()), func() { b.BlocksHi.Set(0) })
 	}
 	if !c.has64 {

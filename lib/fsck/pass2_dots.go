@@ -41,9 +41,12 @@ func (c *checker) checkDot(s *dirScan, off int) {
 	if rec := c.recLen(s, off); rec > ondisk.DirentMin && rec-ondisk.DirentMin > ondisk.DirentMin {
 		if made || c.fix(P2SplitDot, p) {
 			c.setRecLen(s, off, ondisk.DirentMin)
-			clear(b[ondisk.DirentMin : ondisk.DirentMin+ondisk.DirentHeaderSize])
-			c.setRecLen(s, off+ondisk.DirentMin, rec-ondisk.DirentMin)
 			s.dirty = true
+			// What follows may be the ".." that the long record hides.
+			if string(b[ondisk.DirentMin+ondisk.DirentHeaderSize:][:3]) != "..\x00" {
+				clear(b[ondisk.DirentMin : ondisk.DirentMin+ondisk.DirentHeaderSize])
+				c.setRecLen(s, off+ondisk.DirentMin, rec-ondisk.DirentMin)
+			}
 		}
 	}
 }

@@ -205,9 +205,11 @@ func (c *checker) fixDotDot(ino, parent ondisk.Ino) {
 		return
 	}
 	count := func(was ondisk.Ino) {
-		if was != 0 && uint32(was) <= c.inodes {
+		switch {
+		case was == 0:
+		case uint32(was) <= c.inodes:
 			c.adjust(was, -1)
-		} else {
+		default:
 			c.tell(P3AdjustInode, at(was))
 		}
 		c.adjust(parent, 1)

@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"bytes"
+	"math/bits"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -149,7 +150,9 @@ func (c *checker) bitmapCsums(gs []groupBits) {
 	}
 	have, want := make([]byte, c.blockSize), make([]byte, c.blockSize)
 	for g := range c.groups {
-		if gs[g].csumI {
+		if gs[g].csumI && c.thawed[g] {
+			gs[g].writeI = c.canWrite()
+		} else if gs[g].csumI {
 			if d := c.inodeDiff(g, have, want); bytes.Equal(d.have, d.want) {
 				p := at(0)
 				p.Group = int64(g)
@@ -159,7 +162,9 @@ func (c *checker) bitmapCsums(gs []groupBits) {
 	}
 	c.latch[latchIBitmap] = latchState{}
 	for g := range c.groups {
-		if gs[g].csumB {
+		if gs[g].csumB && c.thawed[g] {
+			gs[g].writeB = c.canWrite()
+		} else if gs[g].csumB {
 			if d := c.blockDiff(g, have, want); bytes.Equal(d.have, d.want) {
 				p := at(0)
 				p.Group = int64(g)
@@ -239,13 +244,17 @@ func (c *checker) blockBitmaps(gs []groupBits) {
 	if open && !fixed {
 		c.invalid = true
 	}
-	// Counts, of what was found.
+	// Counts, of what was found; of what the bitmap says where that stays.
 	per := c.blocksPerGroup >> c.clusterBits
 	total := uint64(0)
 	for g := range c.groups {
 		dsc := c.desc(g)
 		n := c.groupClusters(g)
 		free := n - c.found.countRange(uint64(g)*per, n)
+		if gs[g].diffB && !fixed {
+			d := c.blockDiff(g, have, want)
+			free = d.n - bitsIn(d.have)
+		}
 		total += free
 		if uint64(dsc.FreeBlocks()) == free {
 			continue
@@ -268,6 +277,14 @@ func (c *checker) blockBitmaps(gs []groupBits) {
 			c.setSuper()
 		}
 	}
+}
+
+// bitsIn returns how many bits of b are set.
+func bitsIn(b []byte) (n uint64) {
+	for _, x := range b {
+		n += uint64(bits.OnesCount8(x))
+	}
+	return n
 }
 
 // blocksTouched tells whether something was changed on purpose in a group's bitmap.
@@ -336,6 +353,15 @@ func (c *checker) inodeBitmaps(gs []groupBits) {
 		}
 		dirs := c.inodeDir.countRange(first, n)
 		free := n - used
+		if gs[g].diffI && !fixed {
+			d := c.inodeDiff(g, have, want)
+			free = n - bitsIn(d.have)
+			c.inodeDir.fill(want, first, n)
+			for i := range d.have {
+				want[i] &= d.have[i]
+			}
+			dirs = bitsIn(want[:len(d.have)])
+		}
 		totalFree += free
 		p := at(0)
 		p.Group = int64(g)

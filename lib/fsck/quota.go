@@ -50,7 +50,7 @@ func (c *checker) checkQuota() {
 		if !c.orphansFreed && !c.fix(P6UpdateQuotas, p) {
 			continue
 		}
-		if !c.quotaWrite(ino, quotaFile(quotaMagic[t], header, entries, used[t])) {
+		if !c.contentAnew(ino, quotaFile(quotaMagic[t], header, entries, used[t])) {
 			c.invalid = true
 			c.tell(0x060006, p)
 		}
@@ -259,8 +259,9 @@ func quotaFile(magic uint32, header []byte, entries map[uint32][]byte, used map[
 	return data
 }
 
-// quotaWrite gives a quota file another content, in new blocks.
-func (c *checker) quotaWrite(ino ondisk.Ino, data []byte) bool {
+// contentAnew gives a file of the file system itself another content, in new
+// blocks, once pass 5 is over.
+func (c *checker) contentAnew(ino ondisk.Ino, data []byte) bool {
 	r, err := c.inode(ino)
 	if err != nil {
 		return false

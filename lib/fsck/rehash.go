@@ -30,7 +30,15 @@ func (c *checker) pass3a() {
 			}
 		}
 	}
-	if len(c.rehash) == 0 || !c.canWrite() {
+	if !c.canWrite() {
+		return
+	}
+	for _, ino := range c.toIndex {
+		if ino != c.lpf {
+			c.rehash[ino] = true
+		}
+	}
+	if len(c.rehash) == 0 {
 		return
 	}
 	var list []ondisk.Ino
@@ -42,7 +50,7 @@ func (c *checker) pass3a() {
 	defer func() { c.counted = false }()
 	begun := false
 	for _, ino := range list {
-		if !c.inodeDir.test(uint64(ino)) || ino == c.lpf && !c.rehashNeeded(ino) {
+		if !c.inodeDir.test(uint64(ino)) {
 			continue
 		}
 		if !begun {
@@ -56,9 +64,6 @@ func (c *checker) pass3a() {
 	}
 	c.rehash = map[ondisk.Ino]bool{}
 }
-
-// rehashNeeded tells whether a directory is to be built anew for what it holds.
-func (c *checker) rehashNeeded(ino ondisk.Ino) bool { return !c.opts.CompressDirs || c.rehash[ino] }
 
 // rehashDir builds a directory anew, in new blocks if there are any.
 func (c *checker) rehashDir(ino ondisk.Ino) bool {
@@ -95,7 +100,7 @@ func (c *checker) rehashDir(ino ondisk.Ino) bool {
 			if !ascii(name) {
 				index = false // how it folds is beyond us: without an index no hash is needed
 			}
-			name = bytes.ToLower(name)
+			name = asciiLower(name)
 		}
 		e.hash, e.minor, _ = ondisk.DirHash(version, &c.hashing.seed, name)
 	}
@@ -109,7 +114,7 @@ func (c *checker) rehashDir(ino ondisk.Ino) bool {
 		}
 		return bytes.Compare(x.name, y.name) < 0
 	})
-	if c.duplicates(ino, entries, encrypted) {
+	if c.duplicates(ino, entries, encrypted, casefold && !encrypted) {
 		return c.rehashDirAgain(ino)
 	}
 	blocks, indexed := c.layDir(ino, parent, entries, index, version)
@@ -161,14 +166,23 @@ func (c *checker) readDir(runs []extent) (entries []dirEntry, parent ondisk.Ino,
 
 // duplicates deals with names that are there twice, in the directory as it is;
 // true if something was changed.
-func (c *checker) duplicates(dir ondisk.Ino, entries []dirEntry, encrypted bool) (changed bool) {
-	names := map[string]bool{}
-	for i := range entries {
-		names[string(entries[i].name)] = true
+func (c *checker) duplicates(dir ondisk.Ino, entries []dirEntry, encrypted, folded bool) (changed bool) {
+	key := func(name []byte) string {
+		if folded {
+			return string(asciiLower(name))
+		}
+		return string(name)
 	}
-	for i := 1; i < len(entries); i++ {
-		a, b := &entries[i-1], &entries[i]
-		if !bytes.Equal(a.name, b.name) {
+	names := map[string]*dirEntry{}
+	for i := range entries {
+		a, b := names[key(entries[i].name)], &entries[i]
+		if a == nil {
+			names[key(b.name)] = b
+		}
+	}
+	for i := range entries {
+		a, b := names[key(entries[i].name)], &entries[i]
+		if a == b {
 			continue
 		}
 		p := at(b.ino)
@@ -187,11 +201,11 @@ func (c *checker) duplicates(dir ondisk.Ino, entries []dirEntry, encrypted bool)
 				changed = true
 			}
 		default:
-			name := c.otherName(names, b.name)
+			name := otherName(b.name, func(n []byte) bool { return names[key(n)] != nil })
 			p.Text = "to " + string(name)
 			if c.fix(P2NonUniqueFile, p) {
 				c.changeEntry(dir, b.name, b.ino, name)
-				names[string(name)] = true
+				names[key(name)] = b
 				changed = true
 			}
 		}
@@ -200,12 +214,12 @@ func (c *checker) duplicates(dir ondisk.Ino, entries []dirEntry, encrypted bool)
 }
 
 // otherName returns a name like name, and as long if need be, that is not taken.
-func (c *checker) otherName(names map[string]bool, name []byte) []byte {
+func otherName(name []byte, taken func(n []byte) bool) []byte {
 	for i := 0; ; i++ {
 		s := fmt.Sprintf("~%d", i)
 		base := name[:min(len(name), ondisk.NameLen-len(s))]
-		if n := string(base) + s; !names[n] {
-			return []byte(n)
+		if n := append(append([]byte(nil), base...), s...); !taken(n) {
+			return n
 		}
 	}
 }

@@ -16,6 +16,7 @@ func (c *checker) relocate() {
 			if b, ok := c.placeAnew(g, d.BlockBitmap(), 1, "block bitmap"); ok {
 				d.SetBlockBitmap(b)
 				d.SetFlags(0, ondisk.BGBlockUninit)
+				c.thawed[g] = true
 				c.sealDesc(g)
 				c.setSuper()
 				delete(c.badBB, g)
@@ -25,6 +26,7 @@ func (c *checker) relocate() {
 			if b, ok := c.placeAnew(g, d.InodeBitmap(), 1, "inode bitmap"); ok {
 				d.SetInodeBitmap(b)
 				d.SetFlags(0, ondisk.BGInodeUninit)
+				c.thawed[g] = true
 				c.sealDesc(g)
 				c.setSuper()
 				delete(c.badIB, g)
@@ -37,6 +39,7 @@ func (c *checker) relocate() {
 			}
 			d.SetInodeTable(b)
 			d.SetFlags(0, ondisk.BGInodeUninit)
+			c.thawed[g] = true
 			c.sealDesc(g)
 			c.setSuper()
 			delete(c.badIT, g)

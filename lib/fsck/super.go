@@ -43,8 +43,10 @@ type super struct {
 
 	sbDirty, gdtDirty bool
 	usedBackup        bool
+	triedBackup       bool                  // whether it was better or not
 	badBB, badIB      map[ondisk.Group]bool // metadata to be placed anew
 	badIT             map[ondisk.Group]bool
+	thawed            map[ondisk.Group]bool // that were said never to have been used, or lay elsewhere: their bitmaps are written anew
 	replayed          bool
 	journalGone       bool            // the journal was deleted, and may be made anew
 	orphansFreed      bool            // by this run
@@ -66,6 +68,7 @@ const (
 // openSuper reads the superblock and the descriptors, from a backup where the
 // primary is of no use.
 func (c *checker) openSuper() {
+	c.thawed = map[ondisk.Group]bool{}
 	c.sb = endian.View[ondisk.Super](c.sbRaw[:])
 	c.sbOff = ondisk.SuperOffset
 	off := c.sbOff
@@ -87,7 +90,7 @@ func (c *checker) openSuper() {
 		if b := c.findBackup(); b != 0 {
 			if c.loadSuper(b) == nil {
 				err = nil
-				c.usedBackup = true
+				c.useBackup()
 				c.res.BackupUsed = uint64(c.sbBlk)
 			}
 		}
@@ -97,13 +100,16 @@ func (c *checker) openSuper() {
 		p := at(0)
 		p.Text = err.Error()
 		var u *ondisk.UnsupportedError
+		if errors.Is(err, errInodeCount) {
+			c.tell(P0InodeCountBig, p)
+		}
 		if !errors.As(err, &u) {
 			c.tell(P0SBCorrupt, p)
 		}
 		c.abort(fmt.Errorf("%w: %w", ErrUnusable, err))
 	}
 	if c.opts.SbBlock != 0 {
-		c.usedBackup = true
+		c.useBackup()
 	}
 	if !c.usedBackup && c.opts.Mode != ModePreen && !c.descsSane() {
 		p := at(0)
@@ -119,13 +125,37 @@ func (c *checker) openSuper() {
 	}
 }
 
+// useBackup notes that superblock and descriptors come from a backup. What that
+// says of groups that were never used may be of long ago.
+func (c *checker) useBackup() {
+	c.usedBackup, c.triedBackup = true, true
+	if !c.hasGDTCsum {
+		return
+	}
+	for g := range c.groups {
+		c.thaw(g)
+		c.sealDesc(g)
+	}
+}
+
+// thaw takes from a group what says that it was never used.
+func (c *checker) thaw(g ondisk.Group) {
+	d := c.desc(g)
+	c.thawed[g] = d.HasFlag(ondisk.BGBlockUninit | ondisk.BGInodeUninit)
+	d.SetFlags(0, ondisk.BGBlockUninit|ondisk.BGInodeUninit)
+	d.SetItableUnused(0)
+}
+
 // retry tells whether a backup may be better than what failed with err.
 func retry(err error) bool {
 	var u *ondisk.UnsupportedError
-	return !errors.As(err, &u) && !errors.Is(err, errDescSize)
+	return !errors.As(err, &u) && !errors.Is(err, errDescSize) && !errors.Is(err, errInodeCount)
 }
 
-var errDescSize = errors.New("size of a group descriptor is wrong")
+var (
+	errDescSize   = errors.New("size of a group descriptor is wrong")
+	errInodeCount = errors.New("more inodes than can be")
+)
 
 // guessSize returns the block size with which there is a superblock in block b.
 func (c *checker) guessSize(b uint64) int {
@@ -262,11 +292,11 @@ func (c *checker) loadSuper(off int64) error {
 		return bad(4, "%d blocks, %d of them of each group's inode table", c.blocks, c.itableBlocks)
 	}
 	groups := (uint64(c.blocks-c.firstData) + c.blocksPerGroup - 1) / c.blocksPerGroup
+	if groups > 1<<32-1 || groups*uint64(c.inodesPerGroup) > 1<<32-1 {
+		return fmt.Errorf("%w: %d groups of %d", errInodeCount, groups, c.inodesPerGroup)
+	}
 	if uint64(c.blocks) > uint64(c.dev.Size())>>c.blockBits && groups > 1<<20 && uint64(c.blocks) > 64*uint64(c.dev.Size())>>c.blockBits {
 		return bad(4, "%d blocks on a device of %d", c.blocks, c.dev.Size()>>c.blockBits)
-	}
-	if groups > 1<<32-1 || groups*uint64(c.inodesPerGroup) > 1<<32-1 {
-		return bad(0, "%d groups of %d inodes", groups, c.inodesPerGroup)
 	}
 	if s.RBlocksCount() > uint64(c.blocks)/2 {
 		return bad(8, "%d blocks of %d are reserved", s.RBlocksCount(), c.blocks)
@@ -460,10 +490,33 @@ func (c *checker) badDesc(g ondisk.Group) (bb, ib, it bool) {
 	return !in(d.BlockBitmap(), 1), !in(d.InodeBitmap(), 1), !in(d.InodeTable(), c.itableBlocks)
 }
 
-// descsSane tells whether all descriptors point to where metadata can be.
+// descsSane tells whether all descriptors point to where metadata can be, and no
+// two to the same.
 func (c *checker) descsSane() bool {
 	for g := range c.groups {
 		if bb, ib, it := c.badDesc(g); bb || ib || it {
+			return false
+		}
+	}
+	if s := c.sb; s.RevLevel.Get() < ondisk.DynamicRev && s.FeatureROCompat.Get() != 0 {
+		return true // where backups lie is not known yet
+	}
+	m := newBitmap(uint64(c.blocks))
+	take := func(b ondisk.Fsblk, n uint64) bool {
+		free := !m.anyRange(uint64(b), n)
+		m.setRange(uint64(b), n)
+		return free
+	}
+	for g := range c.groups {
+		super, desc, n := c.groupSuper(g)
+		if super {
+			take(c.groupFirst(g), 1)
+		}
+		take(desc, n)
+	}
+	for g := range c.groups {
+		d := c.desc(g)
+		if !take(d.BlockBitmap(), 1) || !take(d.InodeBitmap(), 1) || !take(d.InodeTable(), uint64(c.itableBlocks)) {
 			return false
 		}
 	}
@@ -480,11 +533,14 @@ func (c *checker) tryBackupDescs() {
 	t := checker{dev: c.dev, res: &Result{}, opts: c.opts}
 	t.opts.Asker = nobody{}
 	t.sb = endian.View[ondisk.Super](t.sbRaw[:])
-	if t.loadSuper(off) != nil || t.groups != c.groups || !t.descsSane() {
+	if t.loadSuper(off) != nil || t.groups != c.groups {
+		return
+	}
+	if c.triedBackup = true; !t.descsSane() {
 		return
 	}
 	if c.loadSuper(off) == nil {
-		c.usedBackup = true
+		c.useBackup()
 		c.res.BackupUsed = uint64(c.sbBlk)
 	}
 }

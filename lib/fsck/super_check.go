@@ -20,6 +20,7 @@ func (c *checker) checkSuper() {
 		want = 1
 		if s.FirstDataBlock.Get() != want {
 			c.tell(P0FirstDataBlock, at(0))
+			c.tell(P0SBCorrupt, at(0))
 			c.abort(ErrAborted)
 		}
 	}
@@ -78,9 +79,7 @@ func (c *checker) checkFeatures() {
 	if s.RevLevel.Get() < ondisk.DynamicRev && s.FeatureCompat.Get()|s.FeatureIncompat.Get()|s.FeatureROCompat.Get() != 0 {
 		// The kernel, too, goes by the flags whatever the revision is.
 		if !c.canWrite() || c.fix(P0FSRevLevel, at(0)) {
-			s.RevLevel.Set(ondisk.DynamicRev)
-			s.FirstIno.Set(uint32(ondisk.GoodOldFirst))
-			s.InodeSize.Set(ondisk.GoodOldInodeSz)
+			c.dynamicRev()
 			if c.canWrite() {
 				c.setSuper()
 			}
@@ -128,6 +127,10 @@ func (c *checker) checkFeatures() {
 			c.setSuper()
 		}
 	}
+	if s.Flags.Get()&ondisk.SuperFlagTestFS != 0 && c.canWrite() && c.fix(P0ClearTestFS, at(0)) {
+		s.Flags.Set(s.Flags.Get() &^ ondisk.SuperFlagTestFS)
+		c.setSuper()
+	}
 	if s.Flags.Get()&(ondisk.SuperFlagSignedHash|ondisk.SuperFlagUnsignedHash) == 0 && s.HasCompat(ondisk.CompatDirIndex) {
 		if c.canWrite() {
 			s.Flags.Set(s.Flags.Get() | ondisk.SuperFlagSignedHash)
@@ -135,6 +138,13 @@ func (c *checker) checkFeatures() {
 		}
 		c.tell(P0DirhashHint, at(0))
 	}
+}
+
+// dynamicRev makes the superblock one of the revision that has features.
+func (c *checker) dynamicRev() {
+	c.sb.RevLevel.Set(ondisk.DynamicRev)
+	c.sb.FirstIno.Set(uint32(ondisk.GoodOldFirst))
+	c.sb.InodeSize.Set(ondisk.GoodOldInodeSz)
 }
 
 // checkExtraIsize checks the sizes that new inodes are to have.
@@ -243,16 +253,14 @@ func (c *checker) checkDesc(g ondisk.Group, d ondisk.Desc) {
 			q := p
 			q.Num, q.Want, q.Vals = uint64(d.Lo().Checksum.Get()), uint64(want), true
 			if c.fix(P0GDTCsum, q) {
-				d.SetFlags(0, ondisk.BGBlockUninit|ondisk.BGInodeUninit)
-				d.SetItableUnused(0)
+				c.thaw(g)
 				touched = true
 			}
 			c.opts.Force = true
 		}
 	} else if d.HasFlag(ondisk.BGBlockUninit|ondisk.BGInodeUninit) || d.ItableUnused() != 0 {
 		if c.fix(P0GDTUninit, p) {
-			d.SetFlags(0, ondisk.BGBlockUninit|ondisk.BGInodeUninit)
-			d.SetItableUnused(0)
+			c.thaw(g)
 			touched = true
 		}
 		c.opts.Force = true

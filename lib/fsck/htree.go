@@ -10,6 +10,7 @@ import (
 // dxDir is the index of a directory.
 type dxDir struct {
 	hash   uint8 // as DirHash wants it
+	fold   bool  // of names that are folded first
 	depth  int   // levels of index nodes
 	blocks []dxBlock
 	bad    bool // it is dropped
@@ -101,10 +102,10 @@ func (c *checker) htreePass1(x *inodeState) bool {
 		return true
 	}
 	hash := c.sb.HashVersion(v)
-	if fl&(ondisk.FlagCasefold) != 0 || v == ondisk.HashSipHash {
-		hash = ondisk.HashSipHash // names cannot be hashed as they are
+	if v == ondisk.HashSipHash {
+		hash = ondisk.HashSipHash // it takes the key
 	}
-	c.dx[x.ino] = &dxDir{hash: hash, depth: int(info.IndirectLevels[0]) + 1, blocks: make([]dxBlock, x.lastDB+1)}
+	c.dx[x.ino] = &dxDir{hash: hash, fold: fl&ondisk.FlagCasefold != 0, depth: int(info.IndirectLevels[0]) + 1, blocks: make([]dxBlock, x.lastDB+1)}
 	return false
 }
 
@@ -201,6 +202,12 @@ func (c *checker) dxName(s *dirScan, name []byte, _ int) {
 	d := s.dx
 	if s.dot < 2 || d.hash == ondisk.HashSipHash || d.blocks[s.lblk].kind != dxLeaf {
 		return
+	}
+	if d.fold {
+		if !ascii(name) {
+			return
+		}
+		name = asciiLower(name)
 	}
 	h, _, ok := ondisk.DirHash(d.hash, &c.hashing.seed, name)
 	if !ok {

@@ -3,6 +3,7 @@ package fsck_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -21,17 +22,26 @@ const maxMutatedHeap = 256 << 20
 
 // TestMutated repairs damaged images: the check ends, does not panic, and keeps
 // its memory; with ModeNo nothing is written; a second run finds nothing, and
-// neither does the C tool. E2KIT_MUTATIONS says how many there are.
+// neither does the C tool; no fewer files are intact than after a repair by the C
+// tool. E2KIT_MUTATIONS says how many there are; E2KIT_MUTATION, with a number, has
+// only that one checked, which is kept as E2KIT_KEEP.
 func TestMutated(t *testing.T) {
 	testfs.NeedRoot(t)
 	n, _ := strconv.Atoi(os.Getenv("E2KIT_MUTATIONS"))
 	if n == 0 {
 		n = 120
 	}
-	bases := testfs.MutationBases(t)
+	bases := append(testfs.MutationBases(t), featureBases(t)...)
 	dir := testfs.Scratch(t)
-	fixed, refused, unclean, disagree := 0, 0, 0, 0
+	good := make([]contents, len(bases))
+	for i, img := range bases {
+		good[i] = repairedContents(t, img.Path)
+	}
+	fixed, refused, unclean, disagree, more, fewer := 0, 0, 0, 0, 0, 0
 	for i := range n {
+		if only := os.Getenv("E2KIT_MUTATION"); only != "" && only != fmt.Sprint(i) {
+			continue
+		}
 		img := bases[i%len(bases)]
 		m, err := testfs.NewMutator(img.Path)
 		if err != nil {
@@ -39,7 +49,17 @@ func TestMutated(t *testing.T) {
 		}
 		seed := uint64(i/len(bases)) + 1
 		dev, what := m.Mutate(seed)
-		name := img.Spec.Name + ": " + what
+		name := fmt.Sprintf("%d: %s: %s", i, img.Spec.Name, what)
+		path := filepath.Join(dir, "image")
+		dump(t, dev, path)
+		if keep := os.Getenv("E2KIT_KEEP"); keep != "" {
+			dump(t, dev, keep)
+		}
+		cCode, _ := cFsck(t, "-fy", path)
+		cGood := 0
+		if cCode&^1 == 0 {
+			cGood = good[i%len(bases)].intact(contentsOf(path))
+		}
 		// Nothing is written under ModeNo: the device refuses.
 		run := func(mode fsck.Mode, d blockdev.Device) (*fsck.Result, *recorder, error) {
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -65,6 +85,10 @@ func TestMutated(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 			refused++
+			if cGood > 0 {
+				fewer++
+				t.Errorf("%s: refused (%v), and the C tool saves %d files", name, err, cGood)
+			}
 			continue
 		}
 		if res.Fixed {
@@ -85,8 +109,14 @@ func TestMutated(t *testing.T) {
 			}
 			continue
 		}
-		path := filepath.Join(dir, "image")
 		dump(t, dev, path)
+		switch ours := good[i%len(bases)].intact(contentsOf(path)); {
+		case ours < cGood:
+			fewer++
+			t.Errorf("%s: %d files are intact, after the C tool %d", name, ours, cGood)
+		case ours > cGood:
+			more++
+		}
 		if code, out := cFsck(t, "-fn", path); code != 0 {
 			disagree++
 			t.Logf("%s: C e2fsck -fn ends with %d: %.1500s", name, code, out)
@@ -97,7 +127,8 @@ func TestMutated(t *testing.T) {
 			}
 		}
 	}
-	t.Logf("%d images: %d repaired, %d refused; the second run found something in %d, the C tool in %d", n, fixed, refused, unclean, disagree)
+	t.Logf("%d images: %d repaired, %d refused; the second run found something in %d, the C tool in %d; more files are intact than after its repair in %d, fewer in %d",
+		n, fixed, refused, unclean, disagree, more, fewer)
 	if most := n * mutatedTolerance / 1000; unclean+disagree > most {
 		t.Errorf("%d images are not clean after a repair, of which %d are known", unclean+disagree, most)
 	}

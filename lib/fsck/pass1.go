@@ -519,8 +519,8 @@ func (c *checker) byType(x *inodeState) {
 // special1 checks a device, FIFO or socket.
 func (c *checker) special1(x *inodeState) {
 	b := x.r.Base()
-	if !c.deviceOK(x.r) {
-		return
+	if deviceJunk(b) {
+		return // it is not to look like one
 	}
 	p := at(x.ino)
 	if b.Flags.Get()&(ondisk.FlagExtents|ondisk.FlagInlineData) != 0 && c.fix(P1SpecialExtentsIdata, p) {
@@ -548,12 +548,13 @@ func (c *checker) checkImmutable(x *inodeState) {
 // deviceOK tells whether i_block and flags of a special file are those of one.
 func (c *checker) deviceOK(r ondisk.RawInode) bool {
 	b := r.Base()
-	if b.Flags.Get()&ondisk.FlagIndex != 0 {
-		return false
-	}
-	// The kernel does not clear what i_block held before: that proves nothing
-	// unless the flags are wrong too.
-	return b.Flags.Get()&(ondisk.FlagImmutable|ondisk.FlagAppend) == 0 || !nonzero(b.Block[16:])
+	return b.Flags.Get()&ondisk.FlagIndex == 0 && !deviceJunk(b)
+}
+
+// deviceJunk tells whether i_block of a special file is none of one. The kernel does
+// not clear what it held before: that proves nothing unless the flags are wrong too.
+func deviceJunk(b *ondisk.Inode) bool {
+	return b.Flags.Get()&(ondisk.FlagImmutable|ondisk.FlagAppend) != 0 && nonzero(b.Block[16:])
 }
 
 // symlinkOK tells whether a symlink has a target of the length that it says.

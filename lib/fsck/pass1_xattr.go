@@ -135,6 +135,13 @@ func (c *checker) xattrInode(x *inodeState, area []byte) {
 				code, p.Num = P1AttrValueSize, uint64(e.ValueSize.Get())
 			case size > 0 && !reg.take(at, ondisk.XattrPad(size)):
 				code = P1InodeEACollision
+			case size == 0 && at > len(b):
+				q := p
+				q.Num = uint64(at)
+				if c.fix(P1AttrValueOffset, q) { // there is nothing there to lose
+					e.ValueOffs.Set(0)
+					x.write(c)
+				}
 			default:
 				if h := e.Hash.Get(); h != 0 {
 					v := make([]byte, ondisk.XattrPad(size))

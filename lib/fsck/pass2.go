@@ -708,7 +708,7 @@ func (c *checker) encryptedEntry(s *dirScan, ino ondisk.Ino, n int) Code {
 		}
 		return 0
 	}
-	if id != s.encd && id >= 0 {
+	if id != s.encd { // also one of a version to come, in a directory of one that is known
 		return P2PolicyMismatch
 	}
 	return 0

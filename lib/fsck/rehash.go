@@ -117,7 +117,7 @@ func (c *checker) rehashDir(ino ondisk.Ino) bool {
 	if c.duplicates(ino, entries, encrypted, casefold && !encrypted) {
 		return c.rehashDirAgain(ino)
 	}
-	blocks, indexed := c.layDir(ino, parent, entries, index, version)
+	blocks, indexed := c.layDir(ino, parent, entries, index, version, casefold)
 	if blocks == nil {
 		return false
 	}
@@ -281,7 +281,7 @@ func (c *checker) changeEntry(dir ondisk.Ino, old []byte, ino ondisk.Ino, name [
 
 // layDir returns the blocks of a directory with the given entries, which are
 // sorted by hash. indexed tells whether there is an index.
-func (c *checker) layDir(ino, parent ondisk.Ino, entries []dirEntry, index bool, version uint8) (blocks [][]byte, indexed bool) {
+func (c *checker) layDir(ino, parent ondisk.Ino, entries []dirEntry, index bool, version uint8, fold bool) (blocks [][]byte, indexed bool) {
 	room := c.blockSize
 	if c.hasCsum {
 		room -= ondisk.DirTailSize
@@ -299,7 +299,7 @@ func (c *checker) layDir(ino, parent ondisk.Ino, entries []dirEntry, index bool,
 		slack = 20
 	}
 	leaves := c.fillLeaves(entries, room, room-room*min(slack, 90)/100, 0, 0)
-	return c.buildIndex(ino, parent, leaves, c.leafHashes(leaves, version), version)
+	return c.buildIndex(ino, parent, leaves, c.leafHashes(leaves, version, fold), version)
 }
 
 // fillLeaves puts entries into blocks of which fill bytes are used; with dir, the
@@ -349,7 +349,7 @@ func (c *checker) fillLeaves(entries []dirEntry, room, fill int, dir, parent ond
 
 // leafHashes returns the hash that each leaf starts at, with the lowest bit set
 // where names of that very hash are in the leaf before.
-func (c *checker) leafHashes(leaves [][]byte, version uint8) []uint32 {
+func (c *checker) leafHashes(leaves [][]byte, version uint8, fold bool) []uint32 {
 	out := make([]uint32, len(leaves))
 	prev := uint32(0)
 	for i, b := range leaves {
@@ -360,7 +360,11 @@ func (c *checker) leafHashes(leaves [][]byte, version uint8) []uint32 {
 				break
 			}
 			if e.Ino != 0 {
-				h, _, _ := ondisk.DirHash(version, &c.hashing.seed, e.Name)
+				name := e.Name
+				if fold {
+					name = asciiLower(name)
+				}
+				h, _, _ := ondisk.DirHash(version, &c.hashing.seed, name)
 				if first {
 					out[i] = h
 					if i > 0 && h == prev {

@@ -196,7 +196,7 @@ func (c *checker) findBackup() int64 {
 			if c.isSuper(off) != 1<<bits {
 				continue
 			}
-			t := checker{dev: c.dev, res: &Result{}}
+			t := checker{dev: c.dev, res: &Result{}, super: super{sbOff: c.sbOff}}
 			t.sb = endian.View[ondisk.Super](t.sbRaw[:])
 			if t.loadSuper(off) == nil {
 				return off
@@ -434,7 +434,7 @@ func (c *checker) descAt(i uint64) ondisk.Fsblk {
 	}
 	perDesc := uint64(c.blockSize / c.descSize)
 	g := ondisk.Group(i * perDesc)
-	if c.usedBackup && uint64(g)+1 < uint64(c.groups) {
+	if c.sbBlk != ondisk.Fsblk(c.sbOff>>c.blockBits) && uint64(g)+1 < uint64(c.groups) {
 		g++
 	}
 	_, b, _ := c.groupSuper(g)
@@ -530,7 +530,7 @@ func (c *checker) tryBackupDescs() {
 	if c.groups < 2 || c.isSuper(off) != c.blockSize {
 		return
 	}
-	t := checker{dev: c.dev, res: &Result{}, opts: c.opts}
+	t := checker{dev: c.dev, res: &Result{}, opts: c.opts, super: super{sbOff: c.sbOff}}
 	t.opts.Asker = nobody{}
 	t.sb = endian.View[ondisk.Super](t.sbRaw[:])
 	if t.loadSuper(off) != nil || t.groups != c.groups {

@@ -101,6 +101,8 @@ type checker struct {
 	invalid bool // something is left as it was
 	dirtied bool // the superblock on the device says that it is not clean
 
+	foundSuper []byte // the primary superblock, before it was made to say so
+
 	super         // pass 0
 	restart  bool // once the passes are through
 	maps          // pass 1
@@ -124,13 +126,15 @@ func Check(ctx context.Context, dev blockdev.Device, o Options) (*Result, error)
 		fixed, chg, dirty     bool
 		replayed, journalGone bool
 		always                = map[Code]bool{}
+		foundSuper            []byte
 	)
 	for range 12 {
 		c := &checker{ctx: ctx, dev: dev, opts: o, res: res, always: always, fixed: fixed, changed: chg, dirtied: dirty}
 		c.now = uint32(o.Now().Unix())
-		c.replayed, c.journalGone = replayed, journalGone
+		c.replayed, c.journalGone, c.foundSuper = replayed, journalGone, foundSuper
 		err = c.guard()
 		fixed, chg, dirty, replayed, journalGone = c.fixed, c.changed, c.dirtied, c.replayed, c.journalGone
+		foundSuper = c.foundSuper
 		res.Fixed, res.Changed, res.Left, res.Replayed = fixed, chg, c.invalid, replayed
 		if !errors.Is(err, errRestart) {
 			break

@@ -53,6 +53,18 @@ func (c *checker) write(b ondisk.Fsblk, p []byte) {
 	c.writeAt(p[:c.blockSize], int64(b)<<c.blockBits)
 }
 
+// readFound reads block b as it was before the superblock was marked: a file may
+// claim it. What cannot be read is zeros.
+func (c *checker) readFound(b ondisk.Fsblk, p []byte) {
+	if c.read(b, p) != nil {
+		clear(p)
+	}
+	off := int64(b) << c.blockBits
+	if at := ondisk.SuperOffset - off; c.foundSuper != nil && at >= 0 && at < int64(len(p)) {
+		copy(p[at:], c.foundSuper)
+	}
+}
+
 func (c *checker) sync() {
 	if !c.canWrite() {
 		return
@@ -76,6 +88,7 @@ func (c *checker) markDirty() {
 	if s.Magic.Get() != ondisk.SuperMagic || s.State.Get()&ondisk.StateValid == 0 {
 		return
 	}
+	c.foundSuper = append([]byte(nil), b[:]...)
 	s.State.Set(s.State.Get() &^ ondisk.StateValid)
 	if s.HasROCompat(ondisk.ROCompatMetadataCsum) {
 		s.Checksum.Set(ondisk.SuperCsum(s))

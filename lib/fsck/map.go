@@ -28,8 +28,12 @@ func (c *checker) valid(b ondisk.Fsblk, n uint64) bool {
 // before what they lead to, until f returns false. What is damaged is left out, and
 // makes it return errMap at the end.
 func (c *checker) eachExtent(r ondisk.RawInode, f func(e extent) bool) error {
-	b := r.Base()
 	w := mapWalk{c: c, f: f, left: uint64(c.blocks) + 1<<16}
+	return w.inode(r)
+}
+
+func (w *mapWalk) inode(r ondisk.RawInode) error {
+	b, c := r.Base(), w.c
 	switch {
 	case b.Flags.Get()&ondisk.FlagInlineData != 0 || !c.hasBlocks(r):
 		return nil
@@ -53,7 +57,8 @@ type mapWalk struct {
 	f    func(e extent) bool
 	stop bool
 	bad  bool
-	left uint64 // so many more blocks may be visited
+	tell func(code Code, lblk uint64, b ondisk.Fsblk) // of what is left out, if it is not nil
+	left uint64                                       // so many more blocks may be visited
 }
 
 func (w *mapWalk) call(e extent) bool {
@@ -66,6 +71,14 @@ func (w *mapWalk) call(e extent) bool {
 		w.stop = true
 	}
 	return !w.stop
+}
+
+// leaveOut leaves out what cannot be mapped.
+func (w *mapWalk) leaveOut(code Code, lblk uint64, b ondisk.Fsblk) {
+	w.bad = true
+	if w.tell != nil {
+		w.tell(code, lblk, b)
+	}
 }
 
 func (w *mapWalk) extents(node []byte, depth int) {
@@ -81,7 +94,7 @@ func (w *mapWalk) extents(node []byte, depth int) {
 	if h.Depth.Get() == 0 {
 		for _, e := range endian.Views[ondisk.Extent](node[ondisk.ExtentEntry:], n) {
 			if !w.c.valid(e.Start(), uint64(e.Len())) || e.Len() == 0 {
-				w.bad = true
+				w.leaveOut(P1ExtentBadStart, uint64(e.Block.Get()), e.Start())
 				continue
 			}
 			if !w.call(extent{uint64(e.Block.Get()), e.Start(), uint64(e.Len()), e.Unwritten(), false}) {
@@ -93,7 +106,7 @@ func (w *mapWalk) extents(node []byte, depth int) {
 	child := make([]byte, w.c.blockSize)
 	for _, e := range endian.Views[ondisk.ExtentIdx](node[ondisk.ExtentEntry:], n) {
 		if !w.c.valid(e.Leaf(), 1) {
-			w.bad = true
+			w.leaveOut(P1ExtentBadStart, uint64(e.Block.Get()), e.Leaf())
 			continue
 		}
 		if !w.call(extent{uint64(e.Block.Get()), e.Leaf(), 1, false, true}) {
@@ -119,7 +132,7 @@ func (w *mapWalk) pointer(b ondisk.Fsblk, level int, next *uint64) {
 		return
 	case b == 0:
 	case !w.c.valid(b, 1):
-		w.bad = true
+		w.leaveOut(P1IllegalBlockNum, *next, b)
 	case level == 0:
 		w.call(extent{*next, b, 1, false, false})
 	default:

@@ -189,8 +189,13 @@ func (c *checker) trySave() (err error) {
 func (c *checker) run() error {
 	c.openSuper()
 	c.res.LastState = c.sb.State.Get()
-	c.checkSuper()
+	if !c.onlyReplay {
+		c.checkSuper()
+	}
 	c.checkJournal()
+	if c.onlyReplay {
+		c.abort(fmt.Errorf("%w: %w", ErrUnusable, errOdd))
+	}
 	if c.opts.OnlyJournal {
 		return c.saveState()
 	}

@@ -86,6 +86,7 @@ func (c *checker) beforePasses() {
 func (c *checker) afterPasses() {
 	c.recreateJournal()
 	c.moveJournal()
+	c.keepJournalMap()
 	c.checkOrphanFile()
 	c.checkQuota()
 	c.summary()
@@ -166,7 +167,7 @@ func (c *checker) clearErrors() {
 func (c *checker) writeSuper() {
 	s := c.sb
 	s.BlockGroupNr.Set(0)
-	if c.hasCsum {
+	if s.HasROCompat(ondisk.ROCompatMetadataCsum) { // it may have come with the journal
 		s.Checksum.Set(ondisk.SuperCsum(s))
 	}
 	c.dirtied = true // it is what is written here that counts

@@ -448,7 +448,15 @@ func (c *checker) replayJournal(j *journal) {
 // that can be worked with.
 func (c *checker) replayFastCommits() bool {
 	c.markDirty()
-	fs, err := ext2fs.Open(c.dev, ext2fs.Options{Journal: c.opts.Journal, NoLoad: false, InitItable: false})
+	fs, err := ext2fs.Open(c.dev, ext2fs.Options{Journal: c.opts.Journal})
+	if ino := ondisk.Ino(c.sb.JournalInum.Get()); err != nil && ino != 0 {
+		// The journal was found: what else its inode says means nothing.
+		c.editInode(ino, func(r ondisk.RawInode) {
+			r.Base().SizeHi.Set(0)
+			r.SetFileACL(0)
+		})
+		fs, err = ext2fs.Open(c.dev, ext2fs.Options{Journal: c.opts.Journal})
+	}
 	if err != nil {
 		return false
 	}
@@ -521,11 +529,7 @@ func (c *checker) backupJournal() {
 		}
 		return
 	}
-	same := s.JnlBackupType[0] == 1 && s.JnlBlocks[15] == r.Base().SizeHi && s.JnlBlocks[16] == r.Base().SizeLo
-	for i := 0; same && i < 15; i++ {
-		same = string(s.JnlBlocks[i][:]) == string(r.Base().Block[4*i:4*i+4])
-	}
-	if same {
+	if c.sameJournalMap(r) {
 		return
 	}
 	if c.canWrite() {
@@ -551,6 +555,26 @@ func (c *checker) copyJournalMap() {
 	s.JnlBlocks[15], s.JnlBlocks[16] = r.Base().SizeHi, r.Base().SizeLo
 	s.JnlBackupType[0] = 1
 	c.setSuper()
+}
+
+// keepJournalMap makes the copy of the journal inode's map follow what the passes
+// have changed.
+func (c *checker) keepJournalMap() {
+	s := c.sb
+	ino := ondisk.Ino(s.JournalInum.Get())
+	if r, err := c.inode(ino); err == nil && c.canWrite() && c.changed && s.HasCompat(ondisk.CompatHasJournal) && s.JnlBackupType[0] == 1 && !c.sameJournalMap(r) {
+		c.copyJournalMap()
+	}
+}
+
+// sameJournalMap tells whether the superblock's copy of the journal inode's map is r's.
+func (c *checker) sameJournalMap(r ondisk.RawInode) bool {
+	s := c.sb
+	same := s.JnlBackupType[0] == 1 && s.JnlBlocks[15] == r.Base().SizeHi && s.JnlBlocks[16] == r.Base().SizeLo
+	for i := 0; same && i < 15; i++ {
+		same = string(s.JnlBlocks[i][:]) == string(r.Base().Block[4*i:4*i+4])
+	}
+	return same
 }
 
 // moveJournal moves a journal that is a visible file to the reserved inode.

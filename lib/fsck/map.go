@@ -351,7 +351,7 @@ func (c *checker) countBlocks(r ondisk.RawInode, runs []extent, meta int) uint64
 			}
 		}
 	}
-	if r.FileACL() != 0 {
+	if acl := r.FileACL(); acl != 0 && c.valid(acl, 1) && c.sb.HasCompat(ondisk.CompatExtAttr) {
 		n++
 	}
 	return c.blocksUnit(r, n)

@@ -360,6 +360,7 @@ type inodeState struct {
 	visited      uint64
 	levels       []level
 	forceRebuild bool
+	smallMax     bool // a node says that it has less room than it has
 	inlineSize   int64
 	hasInline    bool
 }
@@ -469,22 +470,22 @@ func (c *checker) checkFields(x *inodeState) {
 func (c *checker) byType(x *inodeState) {
 	b := x.r.Base()
 	n := &c.res.Counts
+	if c.encryptPass1(x); !c.inodeUsed.test(uint64(x.ino)) {
+		return
+	}
 	switch b.Mode.Get() & ondisk.ModeFmt {
 	case ondisk.ModeDir:
 		x.isDir = true
 		c.inodeDir.set(uint64(x.ino))
 		c.addDir(x.ino)
 		n.Dirs++
-		c.encryptPass1(x)
 	case ondisk.ModeReg:
 		x.isReg = true
 		c.inodeReg.set(uint64(x.ino))
 		n.Regular++
-		c.encryptPass1(x)
 	case ondisk.ModeLnk:
 		c.checkImmutable(x)
 		n.Symlinks++
-		c.encryptPass1(x)
 		if !c.symlinkOK(x.r) {
 			c.inodeBad.set(uint64(x.ino))
 		}

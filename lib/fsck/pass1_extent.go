@@ -37,6 +37,7 @@ func (c *checker) checkExtents(x *inodeState) {
 	if n := uint64(x.r.Size(true)); n > 0 {
 		eof = (n - 1) >> c.blockBits
 	}
+	x.smallMax = int(h.Max.Get()) < ondisk.RootExtents-2
 	w := extentWalk{c: c, x: x, eof: eof, seed: ondisk.InodeSeed(c.seed, x.ino, b.Generation.Get()), next: 0}
 	x.levels = make([]level, depth+1)
 	if w.node(root, 0, depth, 0, uint64(ondisk.MaxLblk)+1, true) {
@@ -273,6 +274,7 @@ func (w *extentWalk) child(node []byte, i, lvl, depth int, end uint64, repair bo
 	if err != nil || h == nil || int(h.Depth.Get()) != depth-1 {
 		return P1ExtentHeaderInvalid, false
 	}
+	x.smallMax = x.smallMax || int(h.Max.Get()) < ondisk.ExtentMax(c.blockSize)-2
 	badCsum := c.hasCsum && ondisk.VerifyExtentNode(data, w.seed) != nil
 	if first := uint64(endian.View[endian.LE32](data[ondisk.ExtentEntry:]).Get()); first != lblk && h.Entries.Get() > 0 {
 		q := p
@@ -321,6 +323,12 @@ func (c *checker) deepHeader(data []byte) *ondisk.ExtentHeader {
 func (c *checker) shouldRebuild(x *inodeState) {
 	if x.forceRebuild {
 		c.rebuild = append(c.rebuild, x.ino)
+		return
+	}
+	if x.smallMax { // it does no harm, but is not as it should be
+		if c.fix(P1ENarrower, at(x.ino)) {
+			c.rebuild = append(c.rebuild, x.ino)
+		}
 		return
 	}
 	if c.opts.NoOptimize || c.opts.FixesOnly || x.ino < c.firstIno {

@@ -44,6 +44,9 @@ func (c *checker) pass1b() {
 	p.Num = uint64(len(d.inodes))
 	c.tell(P1DNumDup, p)
 	for _, ino := range d.inodes {
+		if ino == ondisk.ResizeIno && len(d.inodes) > 1 {
+			continue // the others give way
+		}
 		c.dedup(d, ino, names)
 		if uint32(ino) == c.sb.JournalInum.Get() && c.sb.HasCompat(ondisk.CompatHasJournal) && c.canWrite() {
 			c.copyJournalMap()
@@ -81,7 +84,7 @@ func (c *checker) claims(d *dupState, ino ondisk.Ino) {
 		d.of[ino] = append(d.of[ino], k)
 	}
 	_ = c.eachExtent(r, func(e extent) bool {
-		if ino == ondisk.ResizeIno {
+		if ino == ondisk.ResizeIno && c.meta.test(uint64(e.blk)) {
 			return true // claimed with the descriptors
 		}
 		k, end := c.cluster(e.blk), c.cluster(e.blk+ondisk.Fsblk(e.n-1))+1

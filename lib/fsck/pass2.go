@@ -348,12 +348,20 @@ func (c *checker) inlineDir(ino ondisk.Ino, r ondisk.RawInode) {
 	}
 	p := at(0)
 	p.Dir, p.Name, p.Ino = ino, "..", parent
-	if parent != ondisk.RootIno && parent < c.firstIno || uint32(parent) > c.inodes {
-		if c.fix(P2BadIno, p) {
-			endian.View[endian.LE32](b.Block[:]).Set(0)
-			s.dirty = true
+	var code Code
+	switch {
+	case parent != ondisk.RootIno && parent < c.firstIno || uint32(parent) > c.inodes:
+		code = P2BadIno
+	case !c.restart && !c.inodeUsed.test(uint64(parent)):
+		code = P2UnusedInode
+	}
+	if code != 0 && c.fix(code, p) {
+		endian.View[endian.LE32](b.Block[:]).Set(0)
+		s.dirty = true
+		if d := c.dir(ino); d != nil && code == P2UnusedInode {
+			d.dotdot = 0
 		}
-	} else {
+	} else if code != P2BadIno {
 		c.seen.add(uint64(parent), 1)
 	}
 	area := func(x []byte, base int) {

@@ -44,6 +44,7 @@ type super struct {
 	sbDirty, gdtDirty bool
 	usedBackup        bool
 	triedBackup       bool                  // whether it was better or not
+	onlyReplay        bool                  // the superblock is good for nothing but finding the journal
 	badBB, badIB      map[ondisk.Group]bool // metadata to be placed anew
 	badIT             map[ondisk.Group]bool
 	thawed            map[ondisk.Group]bool // that were said never to have been used, or lay elsewhere: their bitmaps are written anew
@@ -64,6 +65,9 @@ const (
 		ondisk.ROCompatMetadataCsum | ondisk.ROCompatReadonly | ondisk.ROCompatProject | ondisk.ROCompatSharedBlocks |
 		ondisk.ROCompatVerity | ondisk.ROCompatOrphanPresent
 )
+
+// encodingUTF8 is the encoding of names that is understood.
+const encodingUTF8 = 1
 
 // openSuper reads the superblock and the descriptors, from a backup where the
 // primary is of no use.
@@ -94,6 +98,10 @@ func (c *checker) openSuper() {
 				c.res.BackupUsed = uint64(c.sbBlk)
 			}
 		}
+	}
+	if errors.Is(err, errOdd) && c.sb.HasIncompat(ondisk.IncompatRecover) && c.canWrite() {
+		c.onlyReplay = true // the journal may hold a better superblock
+		return
 	}
 	if err != nil {
 		c.res.SuperError = err
@@ -155,6 +163,7 @@ func retry(err error) bool {
 var (
 	errDescSize   = errors.New("size of a group descriptor is wrong")
 	errInodeCount = errors.New("more inodes than can be")
+	errOdd        = errors.New("a value that finding the journal does not take")
 )
 
 // guessSize returns the block size with which there is a superblock in block b.
@@ -241,6 +250,9 @@ func (c *checker) loadSuper(off int64) error {
 		if x := in &^ knownIncompat; x != 0 {
 			return &ondisk.UnsupportedError{Feature: fmt.Sprintf("incompat %#x", x)}
 		}
+		if in&ondisk.IncompatCasefold != 0 && s.Encoding.Get() != encodingUTF8 {
+			return &ondisk.UnsupportedError{Feature: fmt.Sprintf("encoding %d of names", s.Encoding.Get())}
+		}
 		if x := s.FeatureROCompat.Get() &^ knownROCompat; x != 0 {
 			return &ondisk.UnsupportedError{Feature: fmt.Sprintf("ro_compat %#x", x)}
 		}
@@ -282,7 +294,7 @@ func (c *checker) loadSuper(off int64) error {
 		return bad(36, "groups of %d clusters", s.ClustersPerGroup.Get())
 	}
 	perBlock := uint32(c.blockSize / c.inodeSize)
-	if c.inodesPerGroup == 0 || c.inodesPerGroup%8 != 0 || uint64(c.inodesPerGroup) > uint64(8*c.blockSize) {
+	if c.inodesPerGroup == 0 || uint64(c.inodesPerGroup) > uint64(8*c.blockSize) {
 		return bad(40, "groups of %d inodes", c.inodesPerGroup)
 	}
 	c.itableBlocks = (c.inodesPerGroup + perBlock - 1) / perBlock
@@ -305,9 +317,6 @@ func (c *checker) loadSuper(off int64) error {
 	c.clusters = (uint64(c.blocks-c.firstData) + c.clusterRatio - 1) >> c.clusterBits
 	c.inodes = s.InodesCount.Get()
 	c.firstIno = s.FirstInode()
-	if c.firstIno < ondisk.GoodOldFirst || uint32(c.firstIno) > c.inodes {
-		return bad(84, "first inode %d of %d", c.firstIno, c.inodes)
-	}
 	c.sbBlk = ondisk.Fsblk(off >> c.blockBits)
 	c.haveBlock0 = false
 	c.features()
@@ -325,6 +334,12 @@ func (c *checker) loadSuper(off int64) error {
 	}
 	if err := c.loadDescs(); err != nil {
 		return err
+	}
+	if c.inodesPerGroup%8 != 0 {
+		return fmt.Errorf("%w: %w", errOdd, bad(40, "groups of %d inodes", c.inodesPerGroup))
+	}
+	if c.firstIno < ondisk.GoodOldFirst || uint32(c.firstIno) > c.inodes {
+		return fmt.Errorf("%w: %w", errOdd, bad(84, "first inode %d of %d", c.firstIno, c.inodes))
 	}
 	if c.reservedTooMany() {
 		return bad(206, "%d blocks are reserved for descriptors, over other metadata", s.ReservedGDTBlocks.Get())

@@ -43,6 +43,7 @@ const (
 	P0ErrMoveJournal      Code = 0x000029
 	P0ClearV2Journal      Code = 0x00002a
 	P0JournalRun          Code = 0x00002b
+	P0JournalRunDefault   Code = 0x00002c
 	P0BackupJournal       Code = 0x00002d
 	P0NonzeroReservedGDT  Code = 0x00002e
 	P0ClearResizeInode    Code = 0x00002f
@@ -61,6 +62,7 @@ const (
 	P0GDTCsumLatch        Code = 0x00003e
 	P0FreeInodeCount      Code = 0x00003f
 	P0FreeBlockCount      Code = 0x000040
+	P0HideQuota           Code = 0x000041
 	P0MMPInvalidBlock     Code = 0x000042
 	P0MMPInvalidMagic     Code = 0x000043
 	P0OpenFailed          Code = 0x000044
@@ -97,6 +99,7 @@ const (
 	P1TooManyBadBlocks    Code = 0x010011
 	P1BBIllegalBlockNum   Code = 0x010012
 	P1InodeBBlockLatch    Code = 0x010013
+	P1DupBlocksPreenStop  Code = 0x010014
 	P1BBBadMetablock      Code = 0x010015
 	P1BBBadMetaAdvice     Code = 0x010016
 	P1BBBadMetaPrompt     Code = 0x010018

@@ -2,8 +2,10 @@ package fsck_test
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/e2kit/e2kit/lib/blockdev"
@@ -135,7 +137,22 @@ func (b *base) fill(t testing.TB, fs *ext2fs.FS) {
 		delete(b.ino, "/value") // not without the feature
 	}
 	write(add("/last", ondisk.ModeReg|0o644, 0), 0, 3000)
+	if fs.Label() != fullLabel {
+		return
+	}
+	filler := add("/filler", ondisk.ModeReg|0o644, 0)
+	p := make([]byte, fs.BlockSize())
+	for off := int64(0); ; off += int64(len(p)) {
+		if _, err := filler.WriteAt(p, off); errors.Is(err, syscall.ENOSPC) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
+
+// fullLabel names file systems that have no block free.
+const fullLabel = "full"
 
 // edit changes an image by what its structures mean. Each change sets the
 // checksums that it makes wrong, unless it is made through raw.

@@ -79,6 +79,7 @@ func (c *checker) addCounts() {
 // the resize inode is checked.
 func (c *checker) beforePasses() {
 	c.freeOrphans()
+	c.hideQuota()
 	c.checkResizeInode()
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -83,7 +84,11 @@ func (c *checker) checkJournal() {
 	recover := s.HasIncompat(ondisk.IncompatRecover)
 	if start && !recover {
 		c.tell(P0JournalRecoveryOff, at(0))
-		if c.fix(P0JournalRun, at(0)) {
+		run := P0JournalRun
+		if c.opts.SbBlock != 0 { // a backup does not know
+			run = P0JournalRunDefault
+		}
+		if c.fix(run, at(0)) {
 			recover = true
 		} else if c.fix(P0JournalReset, at(0)) {
 			c.resetJournal(j)
@@ -132,6 +137,15 @@ func (c *checker) findJournal() (*journal, error) {
 			c.abort(fmt.Errorf("the external journal is needed: name it with -j"))
 		}
 		d, err := jbd2.OpenDevice(c.opts.Journal)
+		var bad *jbd2.CorruptError
+		if errors.As(err, &bad) && bad.Csum {
+			if !c.fix(P0ExtJournalSuperCsum, at(0)) {
+				c.opts.Journal = blockdev.NewOverlay(c.opts.Journal, 0) // it is not written
+			}
+			if err = c.sealJournalDevice(); err == nil {
+				d, err = jbd2.OpenDevice(c.opts.Journal)
+			}
+		}
 		if err != nil {
 			c.tell(P0ExtJournalBadSuper, at(0))
 			c.abort(fmt.Errorf("external journal: %w", err))
@@ -147,7 +161,25 @@ func (c *checker) findJournal() (*journal, error) {
 	if err := j.io(c, false); err != nil {
 		return nil, err
 	}
+	if j.runs == nil && j.super().NrUsers.Get() > 1 {
+		c.tell(P0JournalUnsuppMulti, at(0))
+		c.abort(errors.New("the external journal is shared by several file systems"))
+	}
 	return j, nil
+}
+
+// sealJournalDevice sets the checksum of an external journal's own superblock.
+func (c *checker) sealJournalDevice() error {
+	b := make([]byte, ondisk.SuperSize)
+	if _, err := c.opts.Journal.ReadAt(b, ondisk.SuperOffset); err != nil {
+		return err
+	}
+	s := endian.View[ondisk.Super](b)
+	s.Checksum.Set(ondisk.SuperCsum(s))
+	if _, err := c.opts.Journal.WriteAt(b, ondisk.SuperOffset); err != nil {
+		return err
+	}
+	return c.opts.Journal.Sync()
 }
 
 // io reads or writes the journal's superblock.

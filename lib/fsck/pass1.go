@@ -67,6 +67,10 @@ func (c *checker) pass1() {
 	c.fixRefcounts()
 	c.relocate()
 	if c.fullBitmaps() {
+		if c.opts.Mode == ModePreen {
+			c.tell(P1DupBlocksPreenStop, at(0))
+			c.abort(ErrManual)
+		}
 		c.pass1b()
 		c.journalAgain()
 	}

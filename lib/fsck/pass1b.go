@@ -468,6 +468,9 @@ func (c *checker) deleteFile(d *dupState, ino ondisk.Ino) {
 	})
 	acl := r.FileACL()
 	isDir := c.inodeDir.test(uint64(ino))
+	was := c.counted
+	c.counted = true
+	defer func() { c.counted = was }()
 	c.clearInode(ino, r, false)
 	c.inodeUsed.set(uint64(ino))
 	c.freeInode(ino, isDir)

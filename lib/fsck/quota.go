@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -315,4 +316,42 @@ func (c *checker) contentAnew(ino ondisk.Ino, data []byte) bool {
 	}
 	c.syncBitmaps(old)
 	return true
+}
+
+// hideQuota moves quota files that are visible to the inodes that are reserved for them.
+// Their names, which then lead nowhere, are for pass 2.
+func (c *checker) hideQuota() {
+	if !c.hasQuota || !c.canWrite() {
+		return
+	}
+	for t, q := range []struct {
+		inum *endian.LE32
+		to   ondisk.Ino
+	}{{&c.sb.UsrQuotaInum, ondisk.UsrQuotaIno}, {&c.sb.GrpQuotaInum, ondisk.GrpQuotaIno}} {
+		from := ondisk.Ino(q.inum.Get())
+		if from == 0 || from == q.to {
+			continue
+		}
+		r, err := c.inode(from)
+		if err != nil {
+			continue
+		}
+		p := at(from)
+		p.Num = uint64(t)
+		if !c.fix(P0HideQuota, p) {
+			continue
+		}
+		n := append(ondisk.RawInode(nil), r...)
+		b := n.Base()
+		b.LinksCount.Set(1)
+		b.Mode.Set(ondisk.ModeReg | 0o600)
+		b.Flags.Set(b.Flags.Get() &^ (ondisk.FlagImmutable | ondisk.FlagAppend))
+		// Until the superblock names the new inode, both have the map; the old one counts.
+		c.writeInode(q.to, n)
+		c.sync()
+		q.inum.Set(uint32(q.to))
+		c.writeSuper()
+		clear(r)
+		c.writeInode(from, r)
+	}
 }

@@ -197,6 +197,10 @@ var recipesBlocks = []recipe{
 		b := e.bmap(e.ino("/other"), 2)
 		e.pointers("/file", func(p []endian.LE32) { setPtr(&p[2], b) })
 	}},
+	{name: "shared blocks, and nobody to ask", base: "ext3", preen: true, refused: true, codes: []fsck.Code{fsck.P1DupBlocksPreenStop}, edit: func(e *edit) {
+		b := e.bmap(e.ino("/other"), 2)
+		e.pointers("/file", func(p []endian.LE32) { setPtr(&p[2], b) })
+	}},
 	{name: "two files share a range", base: "ext4", codes: []fsck.Code{fsck.P1BDupRange}, edit: func(e *edit) {
 		b := e.bmap(e.ino("/other"), 0)
 		e.extents("/file", func(_ *ondisk.ExtentHeader, x []ondisk.Extent) { x[0].Set(0, b, x[0].Len(), false) })

@@ -2,6 +2,7 @@ package fsck_test
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -168,6 +169,19 @@ var recipesDir = []recipe{
 				e.encrypt(p, 2)
 			}
 		}
+	}},
+	{name: "same encrypted name twice", base: "encrypt", codes: []fsck.Code{fsck.P2ReportDupDirent, fsck.P2NonUniqueEncoded}, edit: func(e *edit) {
+		e.encrypt("/big", 1)
+		for p := range e.base.ino {
+			if strings.HasPrefix(p, "/big/") {
+				e.encrypt(p, 1)
+			}
+		}
+		e.dir("/big", 1, func(b []byte) {
+			first, _ := ondisk.DirentAt(b, 0, e.bs)
+			second, _ := ondisk.DirentAt(b, first.RecLen, e.bs)
+			copy(second.Name, first.Name)
+		})
 	}},
 	{name: "name no UTF-8", base: "casefold", codes: []fsck.Code{fsck.P2BadCasefoldName}, edit: func(e *edit) {
 		e.flags("/dir", ondisk.FlagCasefold, 0)

@@ -166,6 +166,24 @@ var recipesJournal = []recipe{
 		e.file("/file", func(r ondisk.RawInode) { r.Base().Dtime.Set(20) })
 		e.super(func(s *ondisk.Super) { s.LastOrphan.Set(0) })
 	}},
+	{name: "external journal", base: "ext4", codes: []fsck.Code{fsck.P5BlockRangeUnused}, edit: outside, journal: func(*edit) {}},
+	{name: "external journal missing", base: "ext4", refused: true, codes: []fsck.Code{fsck.P0CantFindJournal}, edit: outside},
+	{name: "external journal checksum", base: "ext4", codes: []fsck.Code{fsck.P0ExtJournalSuperCsum}, edit: outside, journal: func(e *edit) { e.sb.Checksum.Set(1) }},
+	{name: "external journal superblock", base: "ext4", refused: true, codes: []fsck.Code{fsck.P0ExtJournalBadSuper}, edit: outside, journal: func(e *edit) { e.super(func(s *ondisk.Super) { s.Magic.Set(1) }) }},
+	{name: "external journal of others", base: "ext4", refused: true, codes: []fsck.Code{fsck.P0JournalBadUUID}, edit: outside, journal: func(e *edit) { e.super(func(s *ondisk.Super) { s.UUID[0]++ }) }},
+	{name: "external journal of several", base: "ext4", refused: true, codes: []fsck.Code{fsck.P0JournalUnsuppMulti}, edit: outside, journal: func(e *edit) {
+		endian.View[jbd2.Superblock](e.block(2)).NrUsers.Set(3)
+	}},
+	{name: "recovery that a backup does not know of", base: "ext4", differs: "it goes by the totals of the backup", codes: []fsck.Code{fsck.P0JournalRunDefault}, edit: func(e *edit) {
+		e.journal(func(s *jbd2.Superblock) { s.Start.Set(s.First.Get()) })
+	}, opts: func(o *fsck.Options) { o.SbBlock, o.SbSize = 2049, 1024 }, args: []string{"-b", "2049", "-B", "1024"}},
+	{name: "visible quota file", base: "quota", differs: "it leaves the inode to be connected, and looks at its names before it has moved", codes: []fsck.Code{fsck.P0HideQuota}, edit: func(e *edit) {
+		i := e.ino("/empty")
+		from := append(ondisk.RawInode(nil), e.raw(ondisk.UsrQuotaIno)...)
+		e.inode(i, func(r ondisk.RawInode) { copy(r, from) })
+		e.inode(ondisk.UsrQuotaIno, func(r ondisk.RawInode) { clear(r) })
+		e.super(func(s *ondisk.Super) { s.UsrQuotaInum.Set(uint32(i)) })
+	}},
 	{name: "quota", base: "quota", codes: []fsck.Code{fsck.P6UpdateQuotas}, edit: func(e *edit) {
 		e.file("/file", func(r ondisk.RawInode) { r.SetUID(77); r.SetGID(78); r.SetProjid(79) })
 	}},

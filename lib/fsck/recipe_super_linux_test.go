@@ -31,6 +31,9 @@ var recipesSuper = []recipe{
 	{name: "first data block", base: "ext2", codes: []fsck.Code{fsck.P0FirstDataBlock}, refused: true, edit: func(e *edit) {
 		e.super(func(s *ondisk.Super) { s.FirstDataBlock.Set(2) })
 	}},
+	{name: "fragments", base: "ext2", refused: true, codes: []fsck.Code{fsck.P0NoFragments}, edit: func(e *edit) {
+		e.super(func(s *ondisk.Super) { s.LogClusterSize.Set(2) })
+	}},
 	{name: "no UUID", base: "nocsum", codes: []fsck.Code{fsck.P0AddUUID}, edit: func(e *edit) {
 		e.super(func(s *ondisk.Super) { s.UUID = [16]byte{} })
 	}},

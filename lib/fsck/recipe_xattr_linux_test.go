@@ -58,6 +58,14 @@ var recipesXattr = []recipe{
 	{name: "attribute value past the inode", base: "ext4", edit: func(e *edit) {
 		e.inattrs("/inattr", func(b []byte) { firstAttr(b).ValueOffs.Set(uint16(len(b) - 2)) })
 	}},
+	{name: "attribute without a value, out of place", base: "ext4", differs: "it cannot read the attributes then, and does not say so", codes: []fsck.Code{fsck.P1AttrValueOffset}, edit: func(e *edit) {
+		e.inattrs("/inattr", func(b []byte) {
+			x := firstAttr(b)
+			x.ValueSize.Set(0)
+			x.Hash.Set(0)
+			x.ValueOffs.Set(0xfffe)
+		})
+	}},
 	{name: "attribute hash", base: "ext4", codes: []fsck.Code{fsck.P1AttrHash}, edit: func(e *edit) {
 		e.inattrs("/inattr", func(b []byte) { firstAttr(b).Hash.Set(1) })
 	}},

@@ -90,13 +90,20 @@ func (c *checker) openSuper() {
 	if err != nil && c.opts.SbBlock == 0 && retry(err) {
 		p := at(0)
 		p.Text = err.Error()
-		c.tell(P0OpenFailed, p)
-		if b := c.findBackup(); b != 0 {
-			if c.loadSuper(b) == nil {
-				err = nil
-				c.useBackup()
-				c.res.BackupUsed = uint64(c.sbBlk)
-			}
+		b := int64(0)
+		if newer(err) { // unless a backup says something else
+			b = c.findBackup()
+		}
+		if b != 0 || !newer(err) {
+			c.tell(P0OpenFailed, p)
+		}
+		if b == 0 && !newer(err) {
+			b = c.findBackup()
+		}
+		if b != 0 && c.loadSuper(b) == nil {
+			err = nil
+			c.useBackup()
+			c.res.BackupUsed = uint64(c.sbBlk)
 		}
 	}
 	if errors.Is(err, errOdd) && c.sb.HasIncompat(ondisk.IncompatRecover) && c.canWrite() {
@@ -157,11 +164,15 @@ func (c *checker) thaw(g ondisk.Group) {
 // retry tells whether a backup may be better than what failed with err.
 func retry(err error) bool {
 	var u *ondisk.UnsupportedError
-	return !errors.As(err, &u) && !errors.Is(err, errDescSize) && !errors.Is(err, errInodeCount)
+	return !errors.As(err, &u) && !errors.Is(err, errInodeCount) || newer(err)
 }
+
+// newer tells whether err may be that the file system is of a version to come.
+func newer(err error) bool { return errors.Is(err, errNewer) || errors.Is(err, errDescSize) }
 
 var (
 	errDescSize   = errors.New("size of a group descriptor is wrong")
+	errNewer      = errors.New("the file system is of a version to come, or the superblock is damaged")
 	errInodeCount = errors.New("more inodes than can be")
 	errOdd        = errors.New("a value that finding the journal does not take")
 )
@@ -225,6 +236,7 @@ func (c *checker) loadSuper(off int64) error {
 		return err
 	}
 	s := c.sb
+	var odd error // what does not keep the journal from being found
 	bad := func(at int, format string, args ...any) error {
 		return ondisk.Corrupt("superblock", at, format, args...)
 	}
@@ -232,11 +244,11 @@ func (c *checker) loadSuper(off int64) error {
 		return bad(56, "magic %#x", s.Magic.Get())
 	}
 	if s.RevLevel.Get() > ondisk.DynamicRev {
-		return &ondisk.UnsupportedError{Feature: fmt.Sprintf("revision %d", s.RevLevel.Get())}
+		return fmt.Errorf("%w: %w", errNewer, &ondisk.UnsupportedError{Feature: fmt.Sprintf("revision %d", s.RevLevel.Get())})
 	}
 	if s.HasROCompat(ondisk.ROCompatMetadataCsum) {
 		if s.ChecksumType[0] != 1 {
-			return &ondisk.UnsupportedError{Feature: fmt.Sprintf("checksum type %d", s.ChecksumType[0])}
+			return fmt.Errorf("%w: %w", errNewer, &ondisk.UnsupportedError{Feature: fmt.Sprintf("checksum type %d", s.ChecksumType[0])})
 		}
 		if w := ondisk.SuperCsum(s); w != s.Checksum.Get() {
 			return ondisk.BadCsum("superblock", ondisk.SuperSize-4, s.Checksum.Get(), w)
@@ -311,7 +323,7 @@ func (c *checker) loadSuper(off int64) error {
 		return bad(4, "%d blocks on a device of %d", c.blocks, c.dev.Size()>>c.blockBits)
 	}
 	if s.RBlocksCount() > uint64(c.blocks)/2 {
-		return bad(8, "%d blocks of %d are reserved", s.RBlocksCount(), c.blocks)
+		odd = bad(8, "%d blocks of %d are reserved", s.RBlocksCount(), c.blocks)
 	}
 	c.groups = ondisk.Group(groups)
 	c.clusters = (uint64(c.blocks-c.firstData) + c.clusterRatio - 1) >> c.clusterBits
@@ -335,11 +347,14 @@ func (c *checker) loadSuper(off int64) error {
 	if err := c.loadDescs(); err != nil {
 		return err
 	}
-	if c.inodesPerGroup%8 != 0 {
-		return fmt.Errorf("%w: %w", errOdd, bad(40, "groups of %d inodes", c.inodesPerGroup))
+	switch {
+	case c.inodesPerGroup%8 != 0:
+		odd = bad(40, "groups of %d inodes", c.inodesPerGroup)
+	case c.firstIno < ondisk.GoodOldFirst || uint32(c.firstIno) > c.inodes:
+		odd = bad(84, "first inode %d of %d", c.firstIno, c.inodes)
 	}
-	if c.firstIno < ondisk.GoodOldFirst || uint32(c.firstIno) > c.inodes {
-		return fmt.Errorf("%w: %w", errOdd, bad(84, "first inode %d of %d", c.firstIno, c.inodes))
+	if odd != nil {
+		return fmt.Errorf("%w: %w", errOdd, odd)
 	}
 	if c.reservedTooMany() {
 		return bad(206, "%d blocks are reserved for descriptors, over other metadata", s.ReservedGDTBlocks.Get())

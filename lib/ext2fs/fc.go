@@ -477,26 +477,17 @@ func (r *fcReplay) buryDir(ino ondisk.Ino) error {
 }
 
 // eachBlock calls f with every run of blocks that the mapping of an inode with
-// extents has, nodes of the tree (meta) and data.
+// extents has, nodes of the tree (meta) and data. As in extFind each node lies
+// where the one above says, so that none is come to twice.
 func (ip *Inode) eachBlock(f func(start ondisk.Fsblk, n uint32, meta bool) error) error {
 	if !ip.flag(ondisk.FlagExtents) {
 		return nil
 	}
-	var walk func(node []byte, depth int) error
-	walk = func(node []byte, depth int) error {
-		h, err := ondisk.ExtentNodeHeader(node)
-		if err != nil {
-			return err
-		}
-		d := int(h.Depth.Get())
-		if depth >= 0 && d != depth || d > ondisk.MaxExtentDepth {
-			return ondisk.Corrupt("extent header", 6, "depth %d", d)
-		}
+	var walk func(n *extNode) error
+	walk = func(n *extNode) error {
+		d := int(n.header().Depth.Get())
 		if d == 0 {
-			leaf, err := ondisk.ExtentLeaf(node)
-			if err != nil {
-				return err
-			}
+			leaf := n.leaf()
 			for i := range leaf {
 				if err := f(leaf[i].Start(), leaf[i].Len(), false); err != nil {
 					return err
@@ -504,10 +495,7 @@ func (ip *Inode) eachBlock(f func(start ondisk.Fsblk, n uint32, meta bool) error
 			}
 			return nil
 		}
-		index, err := ondisk.ExtentIndex(node)
-		if err != nil {
-			return err
-		}
+		index := n.index()
 		for i := range index {
 			blk := index[i].Leaf()
 			if err := f(blk, 1, true); err != nil {
@@ -517,7 +505,13 @@ func (ip *Inode) eachBlock(f func(start ondisk.Fsblk, n uint32, meta bool) error
 			if err != nil {
 				return err
 			}
-			err = walk(b.Data(), d-1)
+			child := extNode{node: b.Data(), hi: n.hi}
+			if i+1 < len(index) {
+				child.hi = uint64(index[i+1].Block.Get())
+			}
+			if err = child.checkPlace(d-1, uint64(index[i].Block.Get())); err == nil {
+				err = walk(&child)
+			}
 			b.Put()
 			if err != nil {
 				return err
@@ -525,7 +519,10 @@ func (ip *Inode) eachBlock(f func(start ondisk.Fsblk, n uint32, meta bool) error
 		}
 		return nil
 	}
-	return ondisk.At(walk(ip.raw.Base().Block[:], -1), ip.ino, 0)
+	if err := ip.extCheckRoot(); err != nil {
+		return err
+	}
+	return ondisk.At(walk(&extNode{node: ip.raw.Base().Block[:], hi: uint64(ondisk.MaxLblk) + 1}), ip.ino, 0)
 }
 
 // withhold keeps the allocator from giving out blocks, in memory. Those that

@@ -426,3 +426,39 @@ func TestDirDotDot(t *testing.T) {
 		})
 	}
 }
+
+// TestDirIndirectNoSpace lets a directory need three blocks at once, for itself and
+// two of its mapping, where there are fewer: none is lost.
+func TestDirIndirectNoSpace(t *testing.T) {
+	for left := int64(0); left < 3; left++ {
+		img := dirImage(t, testfs.Spec{Name: "indirect", Type: "ext2", BlockSize: 1024, Size: 1 << 20, Inodes: 16, Features: "^resize_inode,^dir_index"})
+		fs := openImage(t, img, Options{})
+		dp, files := openDir(t, fs)
+		m := &dirModel{t: t, fs: fs, dp: dp, names: map[string]ondisk.Ino{}}
+		i := 0
+		for ; dp.size() < (indDirect+256)<<10; i++ {
+			if err := m.add(dirName(i, 230), files[0].ino); err != nil {
+				t.Fatal(err)
+			}
+		}
+		fs.rblocks.Store(fs.free.Load() - fs.pool - left)
+		err := error(nil)
+		for ; err == nil; i++ {
+			err = m.add(dirName(i, 230), files[0].ino)
+		}
+		if !errors.Is(err, syscall.ENOSPC) || dp.size() != (indDirect+256)<<10 {
+			t.Fatalf("%d left: %v, size %d", left, err, dp.size())
+		}
+		m.check()
+		m.setLinks(files)
+		files[0].Put()
+		files[1].Put()
+		dp.Put()
+		if n := fs.errCount; n != 0 {
+			t.Errorf("%d inconsistencies", n)
+		}
+		if err := fs.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

@@ -342,6 +342,10 @@ func (ip *Inode) appendMetaBlock(h *jbd2.Handle, lblk ondisk.Lblk, ops buffer.Op
 	if err := ip.insertRun(h, lblk, pblk, 1, false); err != nil {
 		b.Put()
 		undo()
+		// Of the indirect blocks that lead there it may have taken some.
+		if e := ip.store(h); e != nil {
+			err = e
+		}
 		return nil, err
 	}
 	clear(b.Data())

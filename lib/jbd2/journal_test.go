@@ -335,3 +335,54 @@ func TestClearSkips(t *testing.T) {
 		})
 	}
 }
+
+// TestClearSkipsBad is TestClearSkips with a log in which a commit block is bad:
+// the transactions behind it count too.
+func TestClearSkipsBad(t *testing.T) {
+	for _, f := range formats {
+		if f.opts.Features.Incompat&(jbd2.IncompatCsumV2|jbd2.IncompatCsumV3) == 0 {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) {
+			dev := blockdev.Device(blockdev.NewMem(fsBlocks * bs))
+			create(t, dev, f)
+			fs, _ := open(t, dev, f.async, nil)
+			for v := uint64(1); v <= 6; v++ { // of three blocks of the log each
+				fs.set(map[uint64]uint64{7: v})
+				fs.commit()
+			}
+			dev = snapshot(t, dev)
+			fs.crash()
+			edit(t, dev, 6, func(p []byte) { p[17]++ }) // the checksum of the second one's commit
+
+			j, err := jbd2.Open(config(dev, f.async))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if st, err := j.Recover(replayer{dev}); err == nil || !st.Failed {
+				t.Fatalf("a bad commit block: %v, %+v", err, st)
+			}
+			if err := j.Clear(); err != nil {
+				t.Fatal(err)
+			}
+			for blocks := uint64(7); blocks <= 13; blocks += 3 { // up to each of the old ones
+				dev := snapshot(t, dev)
+				fs, _ := open(t, dev, f.async, nil)
+				set := map[uint64]uint64{}
+				for blk := range blocks {
+					set[7+blk] = 100
+				}
+				fs.set(set)
+				fs.commit()
+				dev = snapshot(t, dev)
+				fs.crash()
+
+				fs, st := open(t, dev, f.async, nil)
+				if got := value(t, dev, 7); got != 100 || st.End-st.Start != 1 {
+					t.Errorf("%d transactions were replayed, and the block has %d, want 100", st.End-st.Start, got)
+				}
+				fs.crash()
+			}
+		})
+	}
+}

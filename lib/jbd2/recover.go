@@ -82,6 +82,7 @@ type recovery struct {
 	endAt      uint32            // log block after the last complete transaction
 	last       Tid               // the latest number seen, past end if a transaction failed
 	revoked    map[uint64]revoke // for blocks that are logged; nil if none is revoked
+	bad        bool              // the scan ended at a checksum that is wrong, so more may follow
 	revokes    bool              // there are revoke blocks
 	own        []run             // where the log itself lies
 	out        outBuffer
@@ -208,6 +209,7 @@ scan:
 
 		c := endian.View[CommitHeader](b)
 		when := c.Sec.Get()
+		rec.bad = rec.bad || suspect
 		if suspect && !f.async {
 			// Older blocks may lie behind the log's end and carry a number that
 			// comes round again; then the time is that of their own commit.
@@ -222,6 +224,7 @@ scan:
 			break
 		}
 		if !commitOK(f, b, crc) || badData || suspect {
+			rec.bad = true
 			if when < last {
 				break
 			}

@@ -216,7 +216,7 @@ func (j *Journal) skip() {
 	}
 	rec := &recovery{j: j, start: Tid(sb.Sequence.Get())}
 	rec.log.init(j)
-	if err := rec.scan(sb.Start.Get()); err != nil {
+	if err := rec.scan(sb.Start.Get()); err != nil || rec.bad {
 		rec.last += Tid(j.total) // there may be more, but not so many
 	}
 	j.nextTid = rec.last + 1

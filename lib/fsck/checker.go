@@ -35,7 +35,7 @@ type Options struct {
 	DirSlack        int  // percent of blocks of rebuilt directories left free
 
 	Now  func() time.Time
-	Rand func([]byte) // random bytes, for a UUID that is missing
+	Rand func([]byte) // random bytes, for a UUID that is missing and the number of a new journal's first transaction
 }
 
 // Result says how a check ended.

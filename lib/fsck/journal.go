@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -84,6 +85,7 @@ func (c *checker) checkJournal() {
 	recover := s.HasIncompat(ondisk.IncompatRecover)
 	if start && !recover {
 		c.tell(P0JournalRecoveryOff, at(0))
+		left := c.invalid
 		run := P0JournalRun
 		if c.opts.SbBlock != 0 { // a backup does not know
 			run = P0JournalRunDefault
@@ -92,6 +94,8 @@ func (c *checker) checkJournal() {
 			recover = true
 		} else if c.fix(P0JournalReset, at(0)) {
 			c.resetJournal(j)
+			c.invalid = left
+			c.opts.Force = true // what was in it is lost
 		}
 	}
 	if !recover {
@@ -390,16 +394,41 @@ func (c *checker) sealJournal(j *journal) {
 
 // newJournalSuper writes a new superblock of an empty journal.
 func (c *checker) newJournalSuper(j *journal) {
-	o := jbd2.CreateOptions{UUID: c.sb.UUID}
+	o := jbd2.CreateOptions{UUID: c.sb.UUID, Sequence: jbd2.Tid(c.randomTid())}
 	j.sb = jbd2.NewSuperblock(c.blockSize, j.cfg.Blocks, j.at, o)
 	c.sealJournal(j)
 }
 
-// resetJournal makes the journal empty.
+// resetJournal makes the journal empty. Its numbers go on after those of the
+// transactions that lie in it: a replay must never take them for what follows a
+// new one.
 func (c *checker) resetJournal(j *journal) {
-	j.super().Start.Set(0)
-	j.super().Sequence.Set(j.super().Sequence.Get() + 1)
-	c.sealJournal(j)
+	if !c.canWrite() {
+		return
+	}
+	c.markDirty()
+	l, err := jbd2.Open(j.cfg)
+	if err != nil {
+		j.super().Start.Set(0)
+		j.super().Sequence.Set(c.randomTid())
+		c.sealJournal(j)
+		return
+	}
+	if err = l.Clear(); err == nil {
+		err = j.io(c, false)
+	}
+	if err != nil {
+		c.abort(fmt.Errorf("empty the journal: %w", err))
+	}
+	c.changed = true
+}
+
+// randomTid returns a number for the next transaction of a log of which nobody
+// knows what numbers lie in it: that a random one meets them is not to be expected.
+func (c *checker) randomTid() uint32 {
+	var n [4]byte
+	c.random(n[:])
+	return binary.LittleEndian.Uint32(n[:])
 }
 
 // journalErrno takes over an error that the journal recorded.
@@ -458,11 +487,12 @@ func (c *checker) replayJournal(j *journal) {
 		c.sb.State.Set(c.sb.State.Get()&^ondisk.StateValid | ondisk.StateError)
 	}
 	c.sync()
+	if err != nil {
+		c.resetJournal(j)
+	}
 	if e := j.io(c, false); e == nil && j.super().Header.Magic.Get() == jbd2.Magic {
-		if jl != nil && err == nil {
+		if err == nil {
 			j.super().Sequence.Set(uint32(stats.End) + 1)
-		} else {
-			j.super().Sequence.Set(j.super().Sequence.Get() + 1)
 		}
 		if j.super().Errno.Get() != 0 {
 			c.sb.State.Set(c.sb.State.Get() | ondisk.StateError)

@@ -41,11 +41,7 @@ func (c *checker) checkSuper() {
 	c.checkDescs()
 	if s.UUID == [16]byte{} {
 		if c.canWrite() {
-			f := c.opts.Rand
-			if f == nil {
-				f = func(b []byte) { _, _ = rand.Read(b) }
-			}
-			f(s.UUID[:])
+			c.random(s.UUID[:])
 			s.UUID[6] = s.UUID[6]&0x0f | 0x40
 			s.UUID[8] = s.UUID[8]&0x3f | 0x80
 			if !c.hasCsum { // checksums that start from it stay as they are
@@ -334,4 +330,13 @@ func (c *checker) checkTimes() {
 			c.setSuper()
 		}
 	}
+}
+
+// random fills b with random bytes.
+func (c *checker) random(b []byte) {
+	if c.opts.Rand != nil {
+		c.opts.Rand(b)
+		return
+	}
+	_, _ = rand.Read(b)
 }

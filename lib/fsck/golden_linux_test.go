@@ -200,7 +200,7 @@ func runGolden(t *testing.T, dir string, c goldenCase) (bad []string) {
 // what we have repaired says nothing.
 func cUnsure(t *testing.T, dir string, c goldenCase, args []string) bool {
 	img := filepath.Join(testfs.Scratch(t), "image")
-	unpack(t, filepath.Join(dir, c["test"], c["image"]), img)
+	testfs.Unpack(t, filepath.Join(dir, c["test"], c["image"]), img)
 	cFsck(t, "-fy", img)
 	code, _ := cFsck(t, append(args[:1:1], img)...)
 	return code != 0

@@ -74,13 +74,21 @@ func ssv(s *session, a *args) error {
 		return err
 	}
 	sb := s.raw.Super()
-	f, err := e2p.FindField(e2p.Fields("s_", sb), a.words[0])
+	f, err := e2p.FindField(e2p.Fields("s_", sb), strings.TrimPrefix(a.words[0], "s_"))
 	if err != nil {
 		return err
 	}
-	if a.words[0] == "checksum" && a.words[1] == "calc" {
+	value := a.words[1]
+	if f.Name == "encoding" && strings.HasPrefix(value, "utf") {
+		n, err := e2p.ParseEncoding(value)
+		if err != nil {
+			return err
+		}
+		value = fmt.Sprint(n)
+	}
+	if a.words[0] == "checksum" && value == "calc" {
 		sb.Checksum.Set(ondisk.SuperCsum(sb))
-	} else if err := f.Set(a.words[1], s.now()); err != nil {
+	} else if err := f.Set(value, s.now()); err != nil {
 		return err
 	}
 	return s.raw.WriteSuper()
@@ -103,7 +111,7 @@ func sif(s *session, a *args) error {
 	if err != nil {
 		return err
 	}
-	name, value := a.words[1], a.words[2]
+	name, value := strings.TrimPrefix(a.words[1], "i_"), a.words[2]
 	if n, ok := strings.CutPrefix(name, "bmap["); ok {
 		lblk, err := parseNumber(strings.TrimSuffix(n, "]"), 32)
 		if err != nil {
@@ -154,6 +162,9 @@ func (s *session) setInodeField(raw ondisk.RawInode, name, value string) error {
 	}
 	set := map[string]func(ondisk.Time){"atime": raw.SetAtime, "mtime": raw.SetMtime, "ctime": raw.SetCtime, "crtime": raw.SetCrtime}[name]
 	old := map[string]ondisk.Time{"atime": raw.Atime(), "mtime": raw.Mtime(), "ctime": raw.Ctime()}[name]
+	if name == "crtime" {
+		old, _ = raw.Crtime() // a zero time, if there is none
+	}
 	if base, ok := strings.CutSuffix(name, "_hi"); ok && strings.HasSuffix(base, "time") {
 		name = base + "_extra"
 	}
@@ -205,7 +216,7 @@ func setBG(s *session, a *args) error {
 		d.Lo().Checksum.Set(r.DescCsum(g, d))
 		fmt.Fprintf(s.out, "Checksum set to 0x%04x\n", d.Lo().Checksum.Get())
 	} else {
-		f, err := e2p.FindField(descFields(d), a.words[1])
+		f, err := e2p.FindField(descFields(d), strings.TrimPrefix(a.words[1], "bg_"))
 		if err != nil {
 			return err
 		}

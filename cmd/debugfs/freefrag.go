@@ -39,7 +39,7 @@ func freefrag(s *session, a *args) error {
 			return fmt.Errorf("chunks of %d KiB: give a power of two, at least a block", kb)
 		}
 		f.chunk = kb * 1024 / bs
-		f.chunks = (f.blocks + f.chunk - 1) / f.chunk
+		f.chunks = (f.blocks + f.chunk) / f.chunk // one too many where all are whole, as ever
 	}
 	var start, n uint64
 	flush := func() {

@@ -332,7 +332,7 @@ func eaSet(s *session, a *args) error {
 		}
 		value = b
 	default:
-		value = []byte(a.word(2))
+		value = parseCString(a.word(2))
 	}
 	name := a.word(1)
 	ino, err := s.inode(a.word(0))

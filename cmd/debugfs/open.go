@@ -75,7 +75,7 @@ func closeCmd(s *session, a *args) error {
 		return fmt.Errorf("no file system is open")
 	}
 	if a.has("a") && !s.opts.write {
-		return fmt.Errorf("backups are written only if it is open for writing")
+		return firstError(s.close(false), fmt.Errorf("backups are written only if it is open for writing"))
 	}
 	return s.close(a.has("a"))
 }

@@ -114,6 +114,10 @@ func TestEdits(t *testing.T) {
 	}
 	edit("sif <11> checksum calc")
 	read("stat <11>")
+	// Counts that do not fit the bitmaps keep nothing from being written.
+	edit("setb 5000 2")
+	edit("seti <300>")
+	edit("mkdir afterwards")
 	edit("ssv checksum 5")
 	if status, _, errs := debugfs("-R", "params", img.Path); status != 1 || !strings.Contains(errs, "checksum 0x5") {
 		t.Errorf("a wrong checksum of the superblock: %d: %s", status, errs)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/ext2fs"
@@ -54,7 +53,7 @@ func printable(b []byte) bool {
 	return true
 }
 
-// shownValue is the longest value that lists show.
+// shownValue is the size from which on lists do not show a value.
 const shownValue = 40
 
 // showXattrs lists attributes as stat does.
@@ -67,7 +66,7 @@ func showXattrs(w io.Writer, list []ext2fs.RawXattr) {
 		x := &list[i]
 		fmt.Fprintf(w, "  %s (%d)", cli.Clean(x.Name), x.Size)
 		data := x.Index == ondisk.XattrSystemIndex && x.Base == ondisk.XattrSystemData // of the file
-		if x.Value != nil && x.Size > 0 && x.Size <= shownValue && !data {
+		if x.Value != nil && x.Size > 0 && x.Size < shownValue && !data {
 			io.WriteString(w, " = ")
 			showValue(w, x.Value, false)
 		}
@@ -75,11 +74,17 @@ func showXattrs(w io.Writer, list []ext2fs.RawXattr) {
 	}
 }
 
-// showValue prints a value as text in quotes if it is text, else in
+// showValue prints a value as text in quotes if most of it is text, else in
 // hexadecimal.
 func showValue(w io.Writer, v []byte, hex bool) {
-	if !hex && printable(v) {
-		fmt.Fprintf(w, "\"%s\"", v)
+	n := 0
+	for _, c := range v {
+		if c >= 0x20 && c < 0x7f {
+			n++
+		}
+	}
+	if !hex && n > len(v)*7/8 {
+		fmt.Fprintf(w, "\"%s\"", cString(v))
 		return
 	}
 	for _, c := range v {
@@ -154,8 +159,12 @@ func (s *session) showNamed(a *args, name string, v []byte) {
 		fmt.Fprintf(s.out, "%s (%d) = ", cli.Clean(name), len(v))
 	}
 	switch {
-	case a.has("C"):
-		s.out.WriteString(cString(v))
+	case a.has("C") && !a.has("x"):
+		quote := `"`
+		if a.has("V") {
+			quote = ""
+		}
+		fmt.Fprintf(s.out, "%s%s%s", quote, cString(v), quote)
 	case a.has("x") || !a.has("V"):
 		showValue(s.out, v, a.has("x"))
 	default:
@@ -168,22 +177,3 @@ func (s *session) showNamed(a *args, name string, v []byte) {
 }
 
 var errNoXattr = errors.New("there is no such attribute")
-
-// cString returns v as a string literal of C.
-func cString(v []byte) string {
-	var b strings.Builder
-	b.WriteByte('"')
-	for _, c := range v {
-		switch {
-		case c == '"' || c == '\\':
-			b.WriteByte('\\')
-			b.WriteByte(c)
-		case c < 0x20 || c >= 0x7f:
-			fmt.Fprintf(&b, "\\%03o", c)
-		default:
-			b.WriteByte(c)
-		}
-	}
-	b.WriteByte('"')
-	return b.String()
-}

@@ -46,6 +46,14 @@ func ErrcodeName(code byte) string { return nameOf(errcodes, int(code), "UNKNOWN
 
 const encodingUTF8 = 1 // utf8-12.1
 
+// ParseEncoding returns the number of a character encoding of names.
+func ParseEncoding(name string) (uint16, error) {
+	if name == "utf8" || name == "utf8-12.1" {
+		return encodingUTF8, nil
+	}
+	return 0, fmt.Errorf("encoding %q is not known: there is utf8", name)
+}
+
 // EncodingName returns the name of the encoding of file names
 // (Super.Encoding).
 func EncodingName(encoding uint16) string {

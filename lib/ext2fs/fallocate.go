@@ -230,12 +230,12 @@ func (ip *Inode) allocHole(h *jbd2.Handle, lo, hi uint64, rsvOK bool) (uint64, e
 func (ip *Inode) punch(off, n int64) error {
 	fs := ip.fs
 	size := ip.Size()
-	if off >= size {
+	if off >= size && !fs.opts.Offline { // a mount leaves alone what is preallocated there
 		return nil
 	}
 	page := int64(max(fs.blockSize, 4096))
 	end := off + n
-	if end > size && !ip.KernelMapped() { // it keeps track of the whole blocks in the range only
+	if end > size && !ip.KernelMapped() && !fs.opts.Offline { // it keeps track of the whole blocks in the range only
 		end = (size + page - 1) &^ (page - 1)
 	}
 	mask := int64(fs.blockSize - 1)

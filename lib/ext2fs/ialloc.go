@@ -265,7 +265,10 @@ func (g *group) readInodeBitmap(fs *FS) (*buffer.Buf, error) {
 	what := fmt.Sprintf("inode bitmap of group %d", g.no)
 	err = fs.verifyBitmap(what, b.Data(), g.inodeBitmap, fs.inodesPerGroup, g.ibCsum)
 	if err == nil {
-		if n := countClear(b.Data(), 0, fs.inodesPerGroup); n != g.freeInodes {
+		if n := countClear(b.Data(), 0, fs.inodesPerGroup); n != g.freeInodes && fs.opts.Offline {
+			fs.freeIno.Add(int64(n) - int64(g.freeInodes))
+			g.freeInodes = n
+		} else if n != g.freeInodes {
 			err = ondisk.At(ondisk.Corrupt(what, 0, "%d free inodes, but %d in the descriptor", n, g.freeInodes), 0, g.inodeBitmap)
 		}
 	}

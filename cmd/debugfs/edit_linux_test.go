@@ -28,6 +28,7 @@ var sameEdits = [][2]string{
 		"ea_list a/z; ea_get -C a/z user.b; ea_get -V a/z user.b; ea_get -V -C a/z user.b; ea_get -x a/z user.b; ea_get a/z user.mix"},
 	{"fallocate a/x 5 20; punch a/x 7 9; punch a/x 15", "ex a/x"}, // behind the end
 	{"punch data 5 9; punch data 20", "ex data"},
+	{"sif frag size 0", "ex -n frag"},
 }
 
 // TestSameEdits has C debugfs and ours make the same edits of copies.

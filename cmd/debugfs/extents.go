@@ -60,7 +60,7 @@ func (t *extentTable) node(e *ext2fs.RawExtent) bool {
 				end = t.end
 			}
 			n := uint32(end - uint64(e.Lblk))
-			fmt.Fprintf(w, "%*d - %*d %*d%*s %6d\n", t.lw, e.Lblk, t.lw, uint64(e.Lblk)+uint64(n)-1, t.pw, e.Pblk, t.pw+3, "", n)
+			fmt.Fprintf(w, "%*d - %*d %*d%*s %6d\n", t.lw, e.Lblk, t.lw, uint32(e.Lblk)+n-1, t.pw, e.Pblk, t.pw+3, "", n)
 		}
 	} else if t.leaves {
 		head()

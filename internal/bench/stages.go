@@ -32,10 +32,10 @@ type scale struct {
 var (
 	full = scale{rounds: 3, image: 1280 << 20, stream: 512 << 20, random: 256 << 20, ops: 32768, fsyncs: 1000,
 		limit: 5 * time.Second, files: 20000, bigDir: 50000, tarball: 10000, mounts: 5,
-		makes: 31, populateFiles: 50000, populateBytes: 2 << 30, inspectFiles: 150000}
+		makes: 31, populateFiles: 50000, populateBytes: 2 << 30, inspectFiles: 200000}
 	small = scale{rounds: 1, image: 512 << 20, stream: 128 << 20, random: 64 << 20, ops: 4096, fsyncs: 100,
 		limit: 400 * time.Millisecond, files: 2000, bigDir: 50000, tarball: 1000, mounts: 2,
-		makes: 7, populateFiles: 5000, populateBytes: 256 << 20, inspectFiles: 30000}
+		makes: 7, populateFiles: 5000, populateBytes: 256 << 20, inspectFiles: 60000}
 )
 
 // A stage is a series of workloads on one image. run performs all of them,

@@ -118,9 +118,10 @@ type FS struct {
 	freezeMu sync.RWMutex
 	// dataMu is held shared while data of files is written by other ways than the
 	// journal, exclusively while frozen. It comes between Inode.mu and the handle.
-	dataMu sync.RWMutex
-	frozen bool      // guarded by freezeMu
-	thaw   sync.Cond // on freezeMu: frozen became false
+	dataMu   sync.RWMutex
+	freezing bool      // guarded by freezeMu: a Freeze is at it
+	frozen   bool      // guarded by freezeMu
+	thaw     sync.Cond // on freezeMu: frozen became false
 
 	renameMu sync.Mutex
 

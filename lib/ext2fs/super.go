@@ -255,10 +255,7 @@ func (fs *FS) Freeze() error {
 	if err := fs.writable(); err != nil {
 		return err
 	}
-	fs.freezeMu.Lock()
-	frozen := fs.frozen
-	fs.freezeMu.Unlock()
-	if frozen {
+	if !fs.startFreeze() {
 		return syscall.EBUSY
 	}
 	fs.dataMu.Lock() // waits for data under way, and keeps more away
@@ -269,25 +266,44 @@ func (fs *FS) Freeze() error {
 	if err == nil {
 		err = fs.dev.Sync()
 	}
+	fs.freezeMu.Lock()
+	defer fs.freezeMu.Unlock()
 	if err == nil && fs.hasLog {
 		fs.sb.FeatureIncompat.Set(fs.sb.FeatureIncompat.Get() &^ ondisk.IncompatRecover)
 		fs.updateSuper()
 		err = fs.writeSuper()
 	}
+	fs.freezing = false
 	if err != nil {
-		_ = fs.Thaw()
+		_ = fs.thawLocked()
 	}
 	return err
 }
 
+// startFreeze says whether nobody else freezes, or has frozen, the file system.
+func (fs *FS) startFreeze() bool {
+	fs.freezeMu.Lock()
+	defer fs.freezeMu.Unlock()
+	if fs.frozen || fs.freezing {
+		return false
+	}
+	fs.freezing = true
+	return true
+}
+
 // Thaw lets changes go on after Freeze. It fails with EINVAL if the file system
-// is not frozen.
+// is not frozen, or not yet.
 func (fs *FS) Thaw() error {
 	fs.freezeMu.Lock()
 	defer fs.freezeMu.Unlock()
-	if !fs.frozen {
+	if !fs.frozen || fs.freezing {
 		return syscall.EINVAL
 	}
+	return fs.thawLocked()
+}
+
+// thawLocked is Thaw; freezeMu is held.
+func (fs *FS) thawLocked() error {
 	var err error
 	if fs.hasLog && fs.writable() == nil {
 		fs.markInUse()

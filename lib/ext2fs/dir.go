@@ -198,8 +198,10 @@ func (fs *FS) dirFind(dp *Inode, name []byte, s *dirSlot) error {
 const dirRA = 32
 
 // dirScan calls fn with the blocks of the directory from one to another, without
-// the holes, until fn returns false. The block is pinned during the call.
+// the holes, until fn returns false. The block is pinned during the call. It ends
+// where there are more than the file system has, for then some come again and again.
 func (fs *FS) dirScan(dp *Inode, from, to ondisk.Lblk, fn func(b *buffer.Buf, lblk ondisk.Lblk) (bool, error)) error {
+	left := fs.blocks
 	for lblk := from; lblk < to; {
 		dp.mapMu.RLock()
 		r, err := dp.mapRun(lblk, 0)
@@ -212,7 +214,11 @@ func (fs *FS) dirScan(dp *Inode, from, to ondisk.Lblk, fn func(b *buffer.Buf, lb
 			lblk += ondisk.Lblk(r.n)
 			continue
 		}
-		if r.n = min(r.n, dirRA); r.n > 1 {
+		if r.n = min(r.n, dirRA); left < ondisk.Fsblk(r.n) {
+			return ondisk.At(ondisk.Corrupt("directory", 0, "more than %d blocks", fs.blocks), dp.ino, 0)
+		}
+		left -= ondisk.Fsblk(r.n)
+		if r.n > 1 {
 			fs.readaheadCold(r.pblk, int(r.n))
 		}
 		end := lblk + ondisk.Lblk(r.n)

@@ -462,3 +462,54 @@ func TestDirIndirectNoSpace(t *testing.T) {
 		}
 	}
 }
+
+// TestDirSameBlocks looks through a directory that consists of the same blocks over
+// and over: that ends where it would have more of them than the file system.
+func TestDirSameBlocks(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "same", BlockSize: 1024, Size: 2 << 20, Features: "^has_journal,large_dir,^metadata_csum"})
+	img.ExpectDirty("a directory that has blocks several times")
+	fs := openImage(t, img, Options{Errors: ErrorsContinue})
+	root, err := fs.Iget(ondisk.RootIno)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Put()
+	dp, err := fs.Mkdir(root, "d", 0o755, Cred{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dp.Put()
+	const n = 32
+	start, _, err := fs.reserve(dp, 0, n, n, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fs.unreserve(start, n)
+	empty := make([]byte, fs.blockSize)
+	ondisk.InitDirBlock(empty, false)
+	for i := range ondisk.Fsblk(n) {
+		if _, err := fs.dev.WriteAt(empty, int64(start+i)<<fs.blockBits); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h, err := fs.start(1000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dp.mapMu.Lock()
+	most := 2 * ondisk.Lblk(fs.blocks)
+	for lblk := ondisk.Lblk(1); lblk < most && err == nil; lblk += n {
+		err = dp.insertRun(h, lblk, start, n, false)
+	}
+	dp.setDirSize(int64(most) << fs.blockBits)
+	dp.mapMu.Unlock()
+	if err = stop(h, err); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.Lookup(dp, "a"); !errors.Is(err, ondisk.EUCLEAN) {
+		t.Errorf("a name that is not there: %v", err)
+	}
+	if err := fs.Rmdir(root, "d"); !errors.Is(err, ondisk.EUCLEAN) {
+		t.Errorf("is it empty: %v", err)
+	}
+}

@@ -113,7 +113,7 @@ func (p *dxPath) check(lblk ondisk.Lblk, f *dxFrame) error {
 // an error.
 func (fs *FS) dxOpen(dp *Inode, p *dxPath) error {
 	_, p.blocks = dp.dirState()
-	p.steps = p.blocks
+	p.steps = ondisk.Lblk(min(fs.blocks, ondisk.Fsblk(p.blocks)))
 	if err := fs.dxLoad(dp, p, &p.frames[0], 0, ondisk.DxRootOff); err != nil {
 		return err
 	}

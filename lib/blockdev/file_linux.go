@@ -284,10 +284,10 @@ func (f *File) discard(off, n int64) error {
 }
 
 func (f *File) zeroOut(off, n int64) error {
-	if n <= zeroPiece {
+	lo, hi := alignUp(off, f.hostBlk), alignDown(off+n, f.hostBlk)
+	if n <= zeroPiece || lo >= hi { // blocks of network file systems are large
 		return f.writeZeros(off, n)
 	}
-	lo, hi := alignUp(off, f.hostBlk), alignDown(off+n, f.hostBlk)
 	if err := f.writeZeros(off, lo-off); err != nil {
 		return err
 	}

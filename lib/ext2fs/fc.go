@@ -3,6 +3,7 @@ package ext2fs
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/buffer"
@@ -21,6 +22,7 @@ type fcReplay struct {
 	fs    *FS
 	inode map[ondisk.Ino]bool // touched
 	dirs  map[ondisk.Ino]bool // directories that lost a name
+	kept  map[ondisk.Ino]bool // whose blocks are withheld
 }
 
 // replayFastCommits applies tags. When it returns, everything is on the device.
@@ -33,7 +35,7 @@ func (fs *FS) replayFastCommits(tags []fcTag) error {
 		return err
 	}
 	fs.jnl, fs.replaying = j, true
-	r := &fcReplay{fs: fs, inode: make(map[ondisk.Ino]bool), dirs: make(map[ondisk.Ino]bool)}
+	r := &fcReplay{fs: fs, inode: make(map[ondisk.Ino]bool), dirs: make(map[ondisk.Ino]bool), kept: make(map[ondisk.Ino]bool)}
 	err = r.run(tags)
 	if err != nil {
 		j.Abort(err)
@@ -52,14 +54,7 @@ func (r *fcReplay) run(tags []fcTag) error {
 	// Blocks that the fast commits use are free in the bitmaps, and must not be
 	// given to mapping trees and directories meanwhile.
 	for _, t := range tags {
-		if t.tag != jbd2.FCAddRange {
-			continue
-		}
-		a, err := ondisk.ParseFCAddRange(t.value)
-		if err != nil {
-			return err
-		}
-		if err := r.fs.withhold(a.Extent.Start(), a.Extent.Len()); err != nil {
+		if err := r.withhold(t); err != nil {
 			return err
 		}
 	}
@@ -79,6 +74,57 @@ func (r *fcReplay) run(tags []fcTag) error {
 		}
 	}
 	return nil
+}
+
+// withhold keeps the allocator from what t adds to a file, and from what the inodes
+// that it names have: after a crash in the middle of a replay the bitmaps may lack
+// blocks that were allocated then.
+func (r *fcReplay) withhold(t fcTag) error {
+	switch t.tag {
+	case jbd2.FCAddRange:
+		a, err := ondisk.ParseFCAddRange(t.value)
+		if err != nil {
+			return err
+		}
+		if err := r.fs.withhold(a.Extent.Start(), a.Extent.Len()); err != nil {
+			return err
+		}
+		return r.withholdInode(ondisk.Ino(a.Ino.Get()))
+	case jbd2.FCCreat, jbd2.FCLink, jbd2.FCUnlink:
+		d, _, err := ondisk.ParseFCDentry(t.value)
+		if err != nil {
+			return err
+		}
+		if err := r.withholdInode(ondisk.Ino(d.Parent.Get())); err != nil {
+			return err
+		}
+		return r.withholdInode(ondisk.Ino(d.Ino.Get()))
+	}
+	return nil
+}
+
+// withholdInode is withhold for the blocks of an inode, if it is one yet. It is not
+// taken into memory, since to let go of it there could free it.
+func (r *fcReplay) withholdInode(ino ondisk.Ino) error {
+	fs := r.fs
+	if r.kept[ino] || ino == 0 || uint32(ino) > fs.inodes {
+		return nil
+	}
+	r.kept[ino] = true
+	b, slot, err := fs.readItable(ino)
+	if err != nil {
+		return err
+	}
+	defer b.Put()
+	if slot.Base().LinksCount.Get() == 0 || fs.checkInode(slot, ino) != nil {
+		return nil
+	}
+	ip := &Inode{fs: fs, ino: ino, raw: slices.Clone(slot)}
+	ip.identify()
+	if ip.noBlocks() {
+		return nil
+	}
+	return ip.eachBlock(func(start ondisk.Fsblk, n uint32, _ bool) error { return fs.withhold(start, n) })
 }
 
 func (r *fcReplay) apply(t fcTag) error {
@@ -289,6 +335,7 @@ func (r *fcReplay) name(t fcTag) error {
 	if !dp.isDir() || ip == dp {
 		return ondisk.At(ondisk.Corrupt("fast commit of a name", 0, "its parent is no directory"), parent, 0)
 	}
+	r.inode[parent] = true // it may have got a block, now or by a replay that was cut short
 	dp.mu.Lock()
 	defer dp.mu.Unlock()
 	ip.mu.Lock()

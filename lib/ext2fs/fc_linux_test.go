@@ -5,7 +5,9 @@ import (
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+	"github.com/e2kit/e2kit/lib/jbd2"
 )
 
 // TestReplayedTree has a replay settle a file of which every index entry leads to
@@ -62,5 +64,101 @@ func TestReplayedTree(t *testing.T) {
 	})
 	if !errors.Is(err, ondisk.EUCLEAN) {
 		t.Fatalf("%v after %d runs", err, runs)
+	}
+}
+
+// TestReplayAgain replays after a crash in the middle of a replay: an inode was
+// written with its tree, and the bitmap was not. A node that is free there must not
+// become another file's.
+func TestReplayAgain(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "again", BlockSize: 1024, Size: 8 << 20})
+	files := makeFiles(t, img, 2)
+	mem := memImage(t, img)
+	fs, err := Open(mem, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip, err := fs.Iget(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range int64(20) {
+		if _, err := ip.WriteAt([]byte{1}, i*2048); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var node ondisk.Fsblk
+	if err := ip.eachBlock(func(start ondisk.Fsblk, _ uint32, meta bool) error {
+		if meta {
+			node = start
+		}
+		return nil
+	}); err != nil || node == 0 {
+		t.Fatalf("node %d: %v", node, err)
+	}
+	ip.Put()
+	if err := fs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenRaw(mem, RawOptions{Writable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(r.FreeBlock(node), r.Close(false)); err != nil {
+		t.Fatal(err)
+	}
+
+	if fs, err = Open(mem, Options{ReadOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	var tags []fcTag
+	touch := make([]byte, 16)
+	a := endian.View[ondisk.FCAddRange](touch) // as the replay did that was cut short
+	a.Ino.Set(uint32(files[0]))
+	if ip, err = fs.Iget(files[0]); err != nil {
+		t.Fatal(err)
+	}
+	first, err := ip.mapRun(0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip.Put()
+	a.Extent.Set(0, first.pblk, 1, false)
+	tags = append(tags, fcTag{jbd2.FCAddRange, touch})
+	for i := range ondisk.Lblk(6) { // more than the root of a tree has room for
+		v := make([]byte, 16)
+		a := endian.View[ondisk.FCAddRange](v)
+		a.Ino.Set(uint32(files[1]))
+		at := node - 1
+		if i > 0 {
+			at = fs.blocks - 2*ondisk.Fsblk(i)
+		}
+		a.Extent.Set(2*i, at, 1, false)
+		tags = append(tags, fcTag{jbd2.FCAddRange, v})
+	}
+	if err := fs.replayFastCommits(tags); err != nil {
+		t.Fatal(err)
+	}
+	nodes := map[ondisk.Fsblk]ondisk.Ino{}
+	for _, ino := range files {
+		ip, err := fs.Iget(ino)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ip.eachBlock(func(start ondisk.Fsblk, _ uint32, meta bool) error {
+			if o := nodes[start]; meta && o != 0 {
+				t.Errorf("block %d is a node of inode %d and of %d", start, o, ino)
+			} else if meta {
+				nodes[start] = ino
+			}
+			return nil
+		}); err != nil {
+			t.Error(err)
+		}
+		ip.Put()
+	}
+	if len(nodes) != 2 {
+		t.Errorf("%d nodes", len(nodes))
 	}
 }

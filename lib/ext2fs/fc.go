@@ -482,7 +482,11 @@ func (r *fcReplay) settle(ino ondisk.Ino) error {
 	if err != nil || fs.hasBigalloc || !ip.flag(ondisk.FlagExtents) {
 		return err // with bigalloc the count of the inode itself is as good
 	}
-	if ip.raw.FileACL() != 0 {
+	ea, err := ip.eaCharged()
+	if err != nil {
+		return err
+	}
+	if n += ea; ip.raw.FileACL() != 0 {
 		n++
 	}
 	return r.change(ip, creditsInode, func(*jbd2.Handle) error {

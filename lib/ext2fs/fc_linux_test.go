@@ -162,3 +162,49 @@ func TestReplayAgain(t *testing.T) {
 		t.Errorf("%d nodes", len(nodes))
 	}
 }
+
+// TestReplayedBlocks has a replay count the blocks of a file that has a value of an
+// attribute in an inode, which its count has in it.
+func TestReplayedBlocks(t *testing.T) {
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "blocks", BlockSize: 1024, Size: 8 << 20, Features: "ea_inode"})
+	mem := memImage(t, img)
+	fs, err := Open(mem, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip := newFile(t, fs, "a")
+	ino := ip.ino
+	if _, err := ip.WriteAt([]byte{1}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := ip.Setxattr("user.a", make([]byte, 5000), 0, false); err != nil {
+		t.Fatal(err)
+	}
+	used := ip.blocksUsed()
+	at, err := ip.mapRun(0, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip.Put()
+	if err := fs.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if fs, err = Open(mem, Options{ReadOnly: true}); err != nil {
+		t.Fatal(err)
+	}
+	defer fs.Close()
+	v := make([]byte, 16)
+	a := endian.View[ondisk.FCAddRange](v)
+	a.Ino.Set(uint32(ino))
+	a.Extent.Set(0, at.pblk, 1, false)
+	if err := fs.replayFastCommits([]fcTag{{jbd2.FCAddRange, v}}); err != nil {
+		t.Fatal(err)
+	}
+	if ip, err = fs.Iget(ino); err != nil {
+		t.Fatal(err)
+	}
+	if n := ip.blocksUsed(); n != used {
+		t.Errorf("%d blocks, %d before", n, used)
+	}
+	ip.Put()
+}

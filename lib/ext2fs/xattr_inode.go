@@ -51,6 +51,32 @@ func (ip *Inode) eaUncharge(r eaRef) {
 	}
 }
 
+// eaCharged returns the blocks of all values that have been counted so. mapMu
+// held.
+func (ip *Inode) eaCharged() (n uint64, err error) {
+	add := func(a ondisk.XattrArea) {
+		for off := a.First(); !a.Last(off); off = a.Next(off) {
+			if r := ip.eaOf(a, off); r.ino != 0 {
+				n += uint64(ip.fs.eaBlocks(int64(r.size)))
+			}
+		}
+	}
+	a, used, err := ip.ibody()
+	if err != nil {
+		return 0, err
+	}
+	if used {
+		add(a)
+	}
+	b, a, err := ip.xattrBlock()
+	if err != nil || b == nil {
+		return n, err
+	}
+	add(a)
+	b.Put()
+	return n, nil
+}
+
 // The inode of a value is counted in fields that it has no other use for:
 // i_atime is the value's hash, i_ctime and i_version are the upper and lower
 // half of the reference count. The accessors want mapMu of the value's inode.

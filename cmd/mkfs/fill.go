@@ -41,7 +41,7 @@ func (m *maker) fill(dev blockdev.Device) error {
 		if errors.Is(err, syscall.ENOSPC) && !errors.As(err, &dev) {
 			err = fmt.Errorf("%w (--size auto looks for a size that it fits in)", err)
 		}
-		return fail("%s: no file system made: %s: %w", m.device, m.filling.name(), err)
+		return fail("%s: no file system made: %s: %w", m.device, m.filling.name(), elsewhere(err))
 	}
 	p.end("done")
 	if !m.quiet && (m.verbose || p.shows) {

@@ -147,7 +147,7 @@ func (m *maker) fit() error {
 			return fail("%s: no file system made: %s takes more than %s (%s bytes)",
 				m.device, m.filling.name(), what, humanize.Comma(limit))
 		}
-		return fail("%s: no file system made: the size for %s: %w", m.device, m.filling.name(), err)
+		return fail("%s: no file system made: the size for %s: %w", m.device, m.filling.name(), elsewhere(err))
 	}
 	p.end(humanize.IBytes(uint64(s.Bytes)))
 	opts, err := m.optionsFor(s.Bytes, s.Inodes)

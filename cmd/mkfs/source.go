@@ -68,6 +68,7 @@ func (m *maker) loadSource() error {
 		if errors.Is(err, syscall.ENOSPC) {
 			return fail("%s: %w (TMPDIR names another place for temporary files)", m.filling.name(), err)
 		}
+		err = elsewhere(err)
 		if errors.Is(err, populate.ErrAmbiguous) {
 			return fail("%s: %w (by --ref)", m.filling.name(), err)
 		}
@@ -75,6 +76,15 @@ func (m *maker) loadSource() error {
 	}
 	m.tree, m.fillProgress = tree, p
 	return nil
+}
+
+// elsewhere adds to an error about temporary files how to have them elsewhere.
+func elsewhere(err error) error {
+	var temp *populate.TempError
+	if errors.As(err, &temp) {
+		return fmt.Errorf("%w (TMPDIR names another place for temporary files)", err)
+	}
+	return err
 }
 
 // ownPath returns the pattern that leaves the image file itself out of the

@@ -178,7 +178,7 @@ func (t *Tree) walkTo(path []string, make bool, layer int32) (nodeID, error) {
 
 // notThere tells an error of walkTo that there is no such directory.
 func notThere(err error) bool {
-	var e *tempError
+	var e *TempError
 	return err != nil && !errors.As(err, &e)
 }
 

@@ -1,6 +1,7 @@
 package populate
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"syscall"
@@ -46,7 +47,7 @@ type frame struct {
 // add makes a page of zeros.
 func (p *pager) add() (uint32, []byte, error) {
 	if int64(len(p.where)) == noPage {
-		return 0, nil, &tempError{"growing", syscall.EFBIG}
+		return 0, nil, &TempError{"growing", syscall.EFBIG}
 	}
 	i, err := p.free()
 	if err != nil {
@@ -72,7 +73,7 @@ func (p *pager) get(no uint32, change bool) ([]byte, error) {
 		}
 		f := &p.frames[k]
 		if _, err := p.file.ReadAt(f.buf, int64(no)*pageSize); err != nil {
-			return nil, &tempError{"reading", err}
+			return nil, &TempError{"reading", err}
 		}
 		i = int32(k)
 		p.where[no] = i
@@ -123,28 +124,35 @@ func (p *pager) write(f *frame) error {
 	if p.file == nil {
 		file, err := p.create()
 		if err != nil {
-			return &tempError{"making", err}
+			return &TempError{"making", err}
 		}
 		p.file = file
 	}
 	if _, err := p.file.WriteAt(f.buf, int64(f.page)*pageSize); err != nil {
-		return &tempError{"writing", err}
+		return &TempError{"writing", err}
 	}
 	f.dirty = false
 	return nil
 }
 
-// tempError is a failure of the file that a tree is kept in: it says nothing
-// of what is in the tree.
-type tempError struct {
-	op  string
-	err error
+// A TempError is a failure of the file in Options.TempDir that a tree is kept in,
+// which says nothing of what is in the tree or of the device. It unwraps to the
+// reason, or to EIO where that is that there is no room: it is not the device
+// that has none.
+type TempError struct {
+	Op  string // what was tried
+	Err error
 }
 
 // Error says what failed, and why.
-func (e *tempError) Error() string {
-	return fmt.Sprintf("%s a temporary file for the tree (Options.TempDir): %v", e.op, e.err)
+func (e *TempError) Error() string {
+	return fmt.Sprintf("%s a temporary file for names and attributes: %v", e.Op, e.Err)
 }
 
 // Unwrap returns the reason.
-func (e *tempError) Unwrap() error { return e.err }
+func (e *TempError) Unwrap() error {
+	if errors.Is(e.Err, syscall.ENOSPC) || errors.Is(e.Err, syscall.EDQUOT) {
+		return syscall.EIO
+	}
+	return e.Err
+}

@@ -199,9 +199,29 @@ func TestSpill(t *testing.T) {
 	if _, err := in.WriteAt(b, 0); err != nil {
 		t.Fatal(err)
 	}
-	var e *tempError
+	var e *TempError
 	if _, err := Load(t.Context(), TarReader(in), o); !errors.As(err, &e) || !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("no place for temporary files: %v", err)
+	}
+}
+
+// That there is no room for the tree is not that the file system has none: a
+// size that is looked for would grow.
+func TestSpillNoRoom(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
+	if err != nil {
+		t.Skip("no device that is full: ", err)
+	}
+	defer full.Close()
+	s := newStore(1, func() (*os.File, error) { return full, nil })
+	for range 1 << 20 {
+		if _, err = s.addNode(&node{}); err != nil {
+			break
+		}
+	}
+	var e *TempError
+	if !errors.As(err, &e) || errors.Is(err, syscall.ENOSPC) || !errors.Is(err, syscall.EIO) || !strings.Contains(err.Error(), "no space") {
+		t.Errorf("no room for temporary files: %v", err)
 	}
 }
 

@@ -19,7 +19,7 @@ const (
 	// are: whoever works on some at a time need not hold them.
 	keptPages = 16
 	minPages  = 4 * keptPages
-	slabPages = 64 // made at a time
+	slabPages = 64 // made at a time, but few at first
 
 	noPage = 1<<32 - 1
 )
@@ -90,7 +90,7 @@ func (p *pager) get(no uint32, change bool) ([]byte, error) {
 func (p *pager) free() (int, error) {
 	if len(p.frames) < max(p.most, minPages) {
 		if len(p.slab) == 0 {
-			p.slab = make([]byte, slabPages*pageSize)
+			p.slab = make([]byte, min(max(len(p.frames), 4), slabPages)*pageSize)
 		}
 		p.frames = append(p.frames, frame{buf: p.slab[:pageSize:pageSize], page: noPage})
 		p.slab = p.slab[pageSize:]

@@ -3,9 +3,8 @@
 // and mounting. It knows no file system: a server gives it a table of handlers,
 // one per opcode, and answers each [Request] in place.
 //
-// A request is read, served and answered by one thread that is locked to its
-// goroutine, because handing it to another costs more than most requests do. So
-// does waking another CPU: while requests come from one thread, one worker waits
+// A request is read, served and answered by one thread, because handing it to
+// another costs more than most requests do. So does waking another CPU: while requests come from one thread, one worker waits
 // for them, on the CPU where they follow each other fastest.
 // Where the kernel offers it, and [Rings] are given, requests come by io_uring
 // instead: the kernel keeps those of each CPU apart, and each has threads of its

@@ -49,13 +49,16 @@ func (p *pacer) measures(lone, calm bool) int {
 	return n
 }
 
+// due tells whether yield would do so.
+func (p *pacer) due(now time.Duration) bool { return now-p.yields >= yieldAfter }
+
 // yield lets other goroutines run now and then. A worker does so at no
 // other point, since a wait in a system call is none to Go's scheduler. Its
 // monitor would conclude that it lets no other run, and from then on look every
 // 20 µs, take the processor away in system calls, and send a signal between them:
 // each of that wakes threads.
 func (p *pacer) yield(now time.Duration) {
-	if now-p.yields >= yieldAfter {
+	if p.due(now) {
 		p.yields = now
 		runtime.Gosched()
 	}

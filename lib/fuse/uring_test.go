@@ -76,11 +76,12 @@ type gathers struct {
 	late bool
 	come atomic.Int32
 	all  chan struct{}
+	once sync.Once
 }
 
 func (g *gathers) statfs(r *Request) {
 	if g.come.Add(1) == g.n {
-		close(g.all)
+		g.once.Do(func() { close(g.all) })
 	}
 	answer := func() {
 		<-g.all
@@ -109,6 +110,14 @@ func (g *gathers) ask(t *testing.T, dir string) (errs []error) {
 	var one unix.CPUSet
 	one.Set(cpus[cpu])
 	errs = make([]error, g.n)
+	// A process that ends while it waits for itself never does.
+	stuck := time.AfterFunc(20*time.Second, func() {
+		g.once.Do(func() {
+			t.Errorf("%d requests of %d have come", g.come.Load(), g.n)
+			close(g.all)
+		})
+	})
+	defer stuck.Stop()
 	var wg sync.WaitGroup
 	for i := range errs {
 		wg.Go(func() {
@@ -122,6 +131,24 @@ func (g *gathers) ask(t *testing.T, dir string) (errs []error) {
 				errs[i] = fmt.Errorf("namelen %d", st.Namelen)
 			}
 		})
+	}
+	// Each request that comes has the kernel look for a place for the one that has
+	// waited longest, as what a late answer waits for would.
+	for i := 0; g.late; i++ {
+		select {
+		case <-g.all:
+			wg.Wait()
+			return errs
+		case <-time.After(5 * time.Millisecond):
+			wg.Go(func() {
+				runtime.LockOSThread()
+				if err := unix.SchedSetaffinity(0, &one); err != nil {
+					t.Error(err)
+				}
+				var st unix.Stat_t
+				unix.Stat(filepath.Join(dir, fmt.Sprint("none", i)), &st)
+			})
+		}
 	}
 	wg.Wait()
 	return errs
@@ -142,6 +169,12 @@ func TestUringHeld(t *testing.T) {
 		}
 		t.Run(fmt.Sprintf("late=%v", late), func(t *testing.T) {
 			x := mountUring(t, newMemFS(), Config{Handlers: Handlers{OpStatfs: g.statfs}})
+			// A place that is registered later takes no request that waits already.
+			for _, q := range x.c.uring.queues {
+				for int(q.idle.Load()) < len(q.channels) {
+					time.Sleep(time.Millisecond)
+				}
+			}
 			if errs := g.ask(t, x.dir); slices.ContainsFunc(errs, func(err error) bool { return err != nil }) {
 				t.Error(errs)
 			}
@@ -171,7 +204,7 @@ func TestUringAbort(t *testing.T) {
 		if err := unix.Unmount(x.dir, unix.MNT_FORCE|unix.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
-		close(g.all)
+		g.once.Do(func() { close(g.all) })
 	}()
 	for _, err := range g.ask(t, x.dir) {
 		if !errors.Is(err, syscall.ECONNABORTED) && !errors.Is(err, syscall.ENOTCONN) {

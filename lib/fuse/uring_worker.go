@@ -38,7 +38,15 @@ func (ch *ringChannel) run(up chan<- error, probe bool) {
 	if len(q.cpus) == 1 {
 		tie.init(q.cpus[0])
 	}
+	var clock pacer
+	clock.init()
 	for {
+		if clock.measures(true, true) > 0 {
+			if errno := ch.yield(&clock); errno != 0 {
+				c.fail(fmt.Errorf("fuse: io_uring: %w", errno))
+				return
+			}
+		}
 		q.idle.Add(1)
 		r, n, errno := ch.next()
 		idle := q.idle.Add(-1)
@@ -97,6 +105,24 @@ func (ch *ringChannel) registerAll() syscall.Errno {
 		ch.register(ch.entries[i])
 	}
 	return ch.g.submit()
+}
+
+// yield lets other goroutines run now and then, when the kernel has been told what
+// was answered: to come back takes this thread some time.
+func (ch *ringChannel) yield(clock *pacer) syscall.Errno {
+	now := clock.now()
+	if !clock.due(now) {
+		return 0
+	}
+	if ch.commit != nil {
+		ch.pushCommit(ch.commit)
+		ch.commit = nil
+		if errno := ch.g.submit(); errno != 0 {
+			return errno
+		}
+	}
+	clock.yield(now)
+	return 0
 }
 
 // leave sees to a request whose handler has returned without an answer. What will
@@ -201,9 +227,7 @@ func (c *Conn) tend(w *worker, r *Request) {
 		}
 		w.busy.Store(false)
 		if rest {
-			// Not time.Sleep, for which Go wakes other threads twice.
-			t := unix.NsecToTimespec(int64(forgetRest))
-			unix.Nanosleep(&t, nil)
+			time.Sleep(forgetRest)
 		}
 	}
 }

@@ -46,7 +46,7 @@ func command(name string) *cli.Command {
 			flag("k", "with -c: keep the known bad blocks"),
 			strs("l", "`FILE` of bad blocks to add (not supported)"),
 			strs("L", "`FILE` of bad blocks to set (not supported)"),
-			strs("m", "`THREADS` (ignored: there are as many as are of use)"),
+			strs("m", "`THREADS` that go ahead of the passes; one for each CPU if not given"),
 			strs("M", "memory watch (ignored)"),
 			strs("N", "device `NAME` in messages"),
 			strs("P", "process inode `SIZE` (ignored)"),

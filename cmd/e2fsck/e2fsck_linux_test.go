@@ -67,6 +67,8 @@ func TestExitCodes(t *testing.T) {
 		{"-V", 0, ""},
 		{"-n /dev/null/none", 8, ""},
 		{"-fn -b 8193 " + clean, 0, ""},
+		{"-fn -m 1 " + clean, 0, ""},
+		{"-m few " + clean, 16, ""},
 	} {
 		if status, out := e2fsck("", strings.Fields(c.args)...); status != c.status || !strings.Contains(out, c.want) {
 			t.Errorf("e2fsck %s: status %d, want %d: %s", c.args, status, c.status, out)

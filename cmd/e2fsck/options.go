@@ -117,6 +117,12 @@ func (r *request) set(name, v string) error {
 		r.opts.Force = true
 	case "j":
 		r.journal = v
+	case "m":
+		var n uint64
+		if err := num(&n); err != nil {
+			return err
+		}
+		r.opts.Threads = int(min(n, 1024))
 	case "N":
 		r.name = v
 	case "s", "S":

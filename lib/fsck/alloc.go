@@ -76,7 +76,20 @@ func (c *checker) claimRange(b ondisk.Fsblk, n uint64) {
 	if n == 0 {
 		return
 	}
-	k, e := c.cluster(b), c.cluster(b+ondisk.Fsblk(n-1))+1
+	k := c.cluster(b)
+	c.claimClusters(k, c.cluster(b+ondisk.Fsblk(n-1))+1-k)
+}
+
+// claimClusters notes that something uses n clusters from k on.
+func (c *checker) claimClusters(k, n uint64) {
+	if r := c.report; r != nil {
+		if len(r.claims) == reportMost {
+			c.leave()
+		}
+		r.claims = append(r.claims, clusterRun{k, n})
+		return
+	}
+	e := k + n
 	if c.found.anyRange(k, e-k) {
 		for i := k; i < e; i++ {
 			if c.found.test(i) {

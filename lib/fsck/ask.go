@@ -63,6 +63,7 @@ type latchState struct {
 
 // fix reports a problem and returns whether to do what its row proposes.
 func (c *checker) fix(code Code, p Problem) bool {
+	c.leave()
 	p.Code = code
 	r := code.row()
 	if r == nil {

@@ -168,6 +168,31 @@ func (m *bitmap) nextClear(i, end uint64) uint64 {
 	return end
 }
 
+// merge sets those of n numbers from i on that are set in o.
+func (m *bitmap) merge(o *bitmap, i, n uint64) {
+	if i >= m.n {
+		return
+	}
+	n = min(n, m.n-i)
+	for n > 0 {
+		c := o.chunk[i/chunkBits]
+		k := min(n, 64-i%64)
+		if c == nil {
+			k = min(n, chunkBits-i%chunkBits)
+		} else if w := c[i%chunkBits/64] & ((^uint64(0) >> (64 - k)) << (i % 64)); w != 0 {
+			m.own(i / chunkBits)[i%chunkBits/64] |= w
+		}
+		i, n = i+k, n-k
+	}
+}
+
+// forget clears n numbers from i on, and perhaps others near them.
+func (m *bitmap) forget(i, n uint64) {
+	for k := i / chunkBits; k <= (i+n)/chunkBits && k < uint64(len(m.chunk)); k++ {
+		m.chunk[k] = nil
+	}
+}
+
 // fill puts n bits from i on into dst, as bitmap blocks hold them.
 func (m *bitmap) fill(dst []byte, i, n uint64) {
 	clear(dst[:(n+7)/8])
@@ -219,6 +244,13 @@ func (t *icount) set(ino uint64, n uint16) {
 		t.page[k] = new([icountPage]uint16)
 	}
 	t.page[k][ino%icountPage] = n
+}
+
+// forget sets n counters from ino on to 0, and perhaps others near them.
+func (t *icount) forget(ino, n uint64) {
+	for k := ino / icountPage; k <= (ino+n)/icountPage && k < uint64(len(t.page)); k++ {
+		t.page[k] = nil
+	}
 }
 
 func (t *icount) add(ino uint64, d int) {

@@ -22,6 +22,7 @@ type Options struct {
 	SbSize    int    // bytes of a block; 0: found out
 	Journal   blockdev.Device
 	NoJournal bool // do not make a journal anew
+	Threads   int  // goroutines that go ahead of passes 1, 2 and 5; 0: as many as there are CPUs, -1: none
 
 	OnlyJournal     bool // replay the journal, and nothing else
 	CompressDirs    bool // rebuild all directories, as -D
@@ -78,6 +79,23 @@ type Counts struct {
 	ExtentDepth                [8]uint64
 }
 
+// add adds what to has more than from.
+func (n *Counts) add(to, from *Counts) {
+	for _, f := range []struct{ n, to, from *uint64 }{
+		{&n.Fragmented, &to.Fragmented, &from.Fragmented}, {&n.FragmentedDirs, &to.FragmentedDirs, &from.FragmentedDirs},
+		{&n.Dirs, &to.Dirs, &from.Dirs}, {&n.Regular, &to.Regular, &from.Regular}, {&n.Chardevs, &to.Chardevs, &from.Chardevs},
+		{&n.Blockdevs, &to.Blockdevs, &from.Blockdevs}, {&n.Fifos, &to.Fifos, &from.Fifos}, {&n.Sockets, &to.Sockets, &from.Sockets},
+		{&n.Symlinks, &to.Symlinks, &from.Symlinks}, {&n.FastSymlinks, &to.FastSymlinks, &from.FastSymlinks},
+		{&n.Links, &to.Links, &from.Links}, {&n.Ind, &to.Ind, &from.Ind}, {&n.Dind, &to.Dind, &from.Dind}, {&n.Tind, &to.Tind, &from.Tind},
+		{&n.BadBlocks, &to.BadBlocks, &from.BadBlocks}, {&n.LargeFiles, &to.LargeFiles, &from.LargeFiles},
+	} {
+		*f.n += *f.to - *f.from
+	}
+	for i := range n.ExtentDepth {
+		n.ExtentDepth[i] += to.ExtentDepth[i] - from.ExtentDepth[i]
+	}
+}
+
 func (r *Result) count(p *Problem) {
 	if r.Found == nil {
 		r.Found = map[Code]int{}
@@ -101,7 +119,11 @@ type checker struct {
 	invalid bool // something is left as it was
 	dirtied bool // the superblock on the device says that it is not clean
 
-	foundSuper []byte // the primary superblock, before it was made to say so
+	foundSuper []byte  // the primary superblock, before it was made to say so
+	gen        uint64  // counts changes that what was looked at ahead of a pass may not show
+	report     *report // of a scout
+
+	current inodeState // what pass 1 looks at
 
 	super         // pass 0
 	restart  bool // once the passes are through

@@ -1,6 +1,9 @@
 package fsck
 
 import (
+	"bytes"
+	"hash/maphash"
+	"math/bits"
 	"slices"
 	"sort"
 
@@ -19,6 +22,7 @@ type dirState struct {
 	lpfRoot bool                // the root directory stands in for it
 	hashing hashInfo
 
+	names      nameSet
 	lastSeedOf ondisk.Ino
 	lastSeed   uint32
 }
@@ -74,6 +78,9 @@ func (c *checker) dropDir(ino ondisk.Ino) {
 }
 
 func (c *checker) addDirBlock(ino ondisk.Ino, blk ondisk.Fsblk, lblk uint64) {
+	if c.report != nil && len(c.dblist) == reportMost {
+		c.leave()
+	}
 	c.dblist = append(c.dblist, dirBlock{ino, blk, lblk})
 }
 
@@ -82,6 +89,55 @@ func (c *checker) moveDirBlocks(ino ondisk.Ino, runs []extent) {
 	for i := range c.dblist {
 		if b := &c.dblist[i]; b.ino == ino && b.blk != 0 {
 			b.blk = lookup(runs, b.lblk)
+		}
+	}
+}
+
+// nameSet finds names that are twice in a block. It is used again and again.
+type nameSet struct {
+	seed  maphash.Seed
+	round uint32
+	slots []nameSlot // a power of two, at least twice as many as there are names
+}
+
+type nameSlot struct {
+	round  uint32 // of the set, when it was filled
+	hash   uint32
+	off, n int32 // of the name in the block
+}
+
+// reset empties the set, for a block with at most n names.
+func (t *nameSet) reset(n int) {
+	if t.slots == nil {
+		t.seed = maphash.MakeSeed()
+	}
+	if k := 2 << bits.Len(uint(n)); len(t.slots) < k {
+		t.slots, t.round = make([]nameSlot, k), 0
+	}
+	if t.round++; t.round == 0 {
+		clear(t.slots)
+		t.round = 1
+	}
+}
+
+// add adds the name of n bytes at off in block b; true if it was there. With fold
+// names are the same that differ in the case of ASCII letters alone.
+func (t *nameSet) add(b []byte, off, n int, fold bool) (twice bool) {
+	name, same := b[off:off+n], bytes.Equal
+	if fold {
+		name = asciiLower(name)
+		same = func(a, b []byte) bool { return bytes.Equal(asciiLower(a), b) }
+	}
+	h := uint32(maphash.Bytes(t.seed, name))
+	mask := uint32(len(t.slots) - 1)
+	for i := h & mask; ; i = (i + 1) & mask {
+		s := &t.slots[i]
+		if s.round != t.round {
+			*s = nameSlot{t.round, h, int32(off), int32(n)}
+			return false
+		}
+		if s.hash == h && same(b[s.off:s.off+s.n], name) {
+			return true
 		}
 	}
 }

@@ -33,6 +33,16 @@
 // Some findings change what earlier passes were based on: then the check starts
 // again from the beginning.
 //
+// # Goroutines
+//
+// Scouts (ahead.go) run passes 1 and 2 ahead of them, on pieces of the inode tables
+// and on batches of directory blocks in the order of the disk, as long as they find
+// nothing. What they note is taken over in order; an inode or a block with
+// a finding, or on which something earlier bears, is checked by the pass itself, while
+// no scout is at work, and after a write what scouts had looked at
+// before it counts no longer. So the findings, their order, and what
+// is written do not depend on the number of goroutines ([Options.Threads]).
+//
 // # Order of writing
 //
 // Before the first write the superblock on the device is marked not clean, and

@@ -127,6 +127,7 @@ func (c *checker) dxBlock(s *dirScan, _ ondisk.Fsblk) dxKind {
 	}
 	b := s.b
 	blk := &d.blocks[s.lblk]
+	blk.kind, blk.names, blk.entries = dxLeaf, false, blk.entries[:0]
 	blk.min, blk.max = ^uint32(0), 0
 	switch {
 	case s.lblk == 0:
@@ -193,7 +194,11 @@ func (c *checker) parseNode(s *dirScan, kind dxKind) {
 		}
 		prev = h
 		blk.entries = append(blk.entries, dxRef{h, uint32(e.Lblk())})
-		d.blocks[e.Lblk()].refs++
+		if c.report != nil {
+			c.report.refs = append(c.report.refs, uint32(e.Lblk()))
+		} else {
+			d.blocks[e.Lblk()].refs++
+		}
 	}
 }
 

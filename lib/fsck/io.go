@@ -39,6 +39,7 @@ func (c *checker) writeAt(p []byte, off int64) {
 		panic("fsck: a write where nothing may be written")
 	}
 	c.markDirty()
+	c.gen++
 	if _, err := c.dev.WriteAt(p, off); err != nil {
 		c.abort(fmt.Errorf("write: %w", err))
 	}

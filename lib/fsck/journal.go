@@ -371,6 +371,11 @@ func (c *checker) checkJournalSuper(j *journal) bool {
 }
 
 func nonzero(b []byte) bool {
+	for ; len(b) >= 8; b = b[8:] {
+		if binary.LittleEndian.Uint64(b) != 0 {
+			return true
+		}
+	}
 	for _, x := range b {
 		if x != 0 {
 			return true

@@ -8,22 +8,6 @@ import (
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
-// scanner reads the inode tables in large pieces.
-type scanner struct {
-	off int64  // of buf on the device
-	buf []byte // inodes; changed in place
-}
-
-// piece is a part of an inode table.
-type piece struct {
-	first ondisk.Ino
-	off   int64
-	buf   []byte
-	err   error
-}
-
-const scanBytes = 512 << 10
-
 // pass1 checks every inode for itself, and finds out who claims which blocks.
 func (c *checker) pass1() {
 	c.begin(P1Pass)
@@ -35,33 +19,7 @@ func (c *checker) pass1() {
 		c.lowDtime = false
 	}
 	c.badBlocksInode()
-	done := make(chan struct{})
-	pieces := make(chan piece, 2)
-	go c.readTables(pieces, done)
-	func() {
-		defer func() {
-			close(done)
-			for range pieces { // until the reader has ended
-			}
-			c.scan.buf = nil
-		}()
-		for p := range pieces {
-			c.poll()
-			c.opts.Asker.Progress(1, uint64(p.first), uint64(c.inodes))
-			if p.err != nil {
-				q := at(p.first)
-				q.Text = p.err.Error()
-				c.tell(P1ScanError, q)
-			}
-			c.scan.off, c.scan.buf = p.off, p.buf
-			garbage := c.garbageBlocks(p)
-			for i := 0; i+c.inodeSize <= len(p.buf); i += c.inodeSize {
-				ino := p.first + ondisk.Ino(i/c.inodeSize)
-				r := ondisk.RawInode(p.buf[i : i+c.inodeSize : i+c.inodeSize])
-				c.inodePass1(ino, r, garbage != nil && garbage[i>>c.blockBits])
-			}
-		}
-	}()
+	c.scanTables()
 	c.endLatch(latchLowDtime)
 	c.journalAgain()
 	c.fixRefcounts()
@@ -78,40 +36,6 @@ func (c *checker) pass1() {
 	if c.restart {
 		c.abort(errRestart)
 	}
-}
-
-// readTables sends the inode tables, group by group, without what was never
-// used of them.
-func (c *checker) readTables(out chan<- piece, done <-chan struct{}) {
-	defer close(out)
-	for g := range c.groups {
-		d := c.tables[g]
-		if d.n == 0 {
-			continue
-		}
-		first := ondisk.Ino(uint32(g)*c.inodesPerGroup + 1)
-		left := int64(d.n) * int64(c.inodeSize)
-		off := d.off
-		for left > 0 {
-			n := min(left, scanBytes)
-			p := piece{first: first, off: off, buf: make([]byte, n)}
-			p.err = c.readTable(p.buf, off)
-			select {
-			case out <- p:
-			case <-done:
-				return
-			}
-			off += n
-			left -= n
-			first += ondisk.Ino(n / int64(c.inodeSize))
-		}
-	}
-}
-
-// readTable is readAt for a goroutine beside the passes.
-func (c *checker) readTable(p []byte, off int64) error {
-	t := checker{dev: c.dev, res: &Result{}}
-	return t.readAt(p, off)
 }
 
 // tableRun is what there is to read of a group's inode table.
@@ -202,43 +126,6 @@ func (c *checker) claimTables() {
 	}
 }
 
-// garbageBlocks tells which blocks of a piece hold no inodes, by the checksums
-// and the sanity of most of them.
-func (c *checker) garbageBlocks(p piece) []bool {
-	if !c.hasCsum {
-		return nil
-	}
-	var out []bool
-	per := c.blockSize / c.inodeSize
-	for b := 0; b<<c.blockBits < len(p.buf); b++ {
-		bad, seen := 0, 0
-		for i := range per {
-			at := b<<c.blockBits + i*c.inodeSize
-			if at+c.inodeSize > len(p.buf) {
-				break
-			}
-			r := ondisk.RawInode(p.buf[at : at+c.inodeSize])
-			if r.Base().Mode.Get() == 0 && r.Base().LinksCount.Get() == 0 && !nonzero(r) {
-				continue
-			}
-			seen++
-			if r.VerifyCsum(c.seed, p.first+ondisk.Ino(at/c.inodeSize)) == nil {
-				continue
-			}
-			if !c.sane(r) {
-				bad++
-			}
-		}
-		if bad > 1 && bad > per/2 {
-			if out == nil {
-				out = make([]bool, len(p.buf)>>c.blockBits+1)
-			}
-			out[b] = true
-		}
-	}
-	return out
-}
-
 // sane tells whether an inode whose checksum is wrong may be one all the same.
 func (c *checker) sane(r ondisk.RawInode) bool {
 	b := r.Base()
@@ -273,8 +160,9 @@ func (c *checker) clearInode(ino ondisk.Ino, r ondisk.RawInode, again bool) {
 	}
 }
 
-// inodePass1 checks inode r. garbage says that its block holds no inodes.
-func (c *checker) inodePass1(ino ondisk.Ino, r ondisk.RawInode, garbage bool) {
+// inodePass1 checks inode r. garbage says that its block holds no inodes, badSum
+// that its checksum is wrong.
+func (c *checker) inodePass1(ino ondisk.Ino, r ondisk.RawInode, garbage, badSum bool) {
 	b := r.Base()
 	if b.Mode.Get() == 0 && b.LinksCount.Get() == 0 && b.Dtime.Get() == 0 && ino >= c.firstIno && !nonzero(r) {
 		return
@@ -295,8 +183,8 @@ func (c *checker) inodePass1(ino ondisk.Ino, r ondisk.RawInode, garbage bool) {
 			return
 		}
 	}
-	x := &inodeState{ino: ino, r: r, lastBlock: -1, lastInit: -1, lastDB: -1}
-	x.badCsum = c.hasCsum && nonzero(r) && r.VerifyCsum(c.seed, ino) != nil
+	x := &c.current
+	*x = inodeState{ino: ino, r: r, lastBlock: -1, lastInit: -1, lastDB: -1, badCsum: badSum, levels: x.levels[:0]}
 	if b.LinksCount.Get() != 0 {
 		c.links.set(uint64(ino), b.LinksCount.Get())
 	}
@@ -654,7 +542,7 @@ func (c *checker) reallyDir(x *inodeState) {
 			}
 			first = ondisk.Fsblk(ptr[0].Get())
 		}
-		if !c.valid(first, 1) || c.meta.test(uint64(first)) || c.found.test(c.cluster(first)) {
+		if !c.valid(first, 1) || c.meta.test(uint64(first)) || c.report == nil && c.found.test(c.cluster(first)) {
 			return
 		}
 		blk, err := c.block(first)
@@ -667,6 +555,9 @@ func (c *checker) reallyDir(x *inodeState) {
 		}
 		f, err := ondisk.DirentAt(blk, e.RecLen, c.blockSize)
 		looks = err == nil && string(f.Name) == ".."
+		if looks {
+			c.leave() // unless the block was found to be someone else's
+		}
 	}
 	if looks && c.fix(P1TreatAsDirectory, at(x.ino)) {
 		b.Mode.Set(b.Mode.Get()&0o7777 | ondisk.ModeDir)

@@ -77,6 +77,7 @@ func (c *checker) checkBlocks(x *inodeState) {
 	}
 	if x.isDir && !inline && !c.opts.FixesOnly && c.sb.HasCompat(ondisk.CompatDirIndex) &&
 		b.Flags.Get()&(ondisk.FlagIndex|ondisk.FlagCasefold) == 0 && x.r.Size(true)>>c.blockBits >= 3 {
+		c.leave()
 		c.toIndex = append(c.toIndex, x.ino)
 	}
 	if x.dirty {
@@ -348,11 +349,14 @@ func (c *checker) resizeBlocks(x *inodeState, dind ondisk.Fsblk) {
 	x.lastBlock, x.lastInit = last, last
 }
 
+// mostHoles returns how many holes directories may have in all.
+func (c *checker) mostHoles() uint64 { return 2*uint64(c.blocks) + 1<<16 }
+
 // dirBlocks notes n blocks of a directory, and those that are missing before.
 func (c *checker) dirBlocks(x *inodeState, blk ondisk.Fsblk, lblk, n uint64) {
 	for x.lastDB++; x.lastDB < int64(lblk); x.lastDB++ {
 		// Directories of nothing but holes must not take memory without end.
-		if c.holes++; c.holes > 2*uint64(c.blocks)+1<<16 {
+		if c.holes++; c.holes > c.mostHoles() {
 			c.invalid = true
 			break
 		}

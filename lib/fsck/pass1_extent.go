@@ -38,8 +38,11 @@ func (c *checker) checkExtents(x *inodeState) {
 		eof = (n - 1) >> c.blockBits
 	}
 	x.smallMax = int(h.Max.Get()) < ondisk.RootExtents-2
-	w := extentWalk{c: c, x: x, eof: eof, seed: ondisk.InodeSeed(c.seed, x.ino, b.Generation.Get()), next: 0}
-	x.levels = make([]level, depth+1)
+	w := extentWalk{c: c, x: x, eof: eof}
+	if depth > 0 {
+		w.seed = ondisk.InodeSeed(c.seed, x.ino, b.Generation.Get())
+	}
+	x.levels = append(x.levels[:0], make([]level, depth+1)...)
 	if w.node(root, 0, depth, 0, uint64(ondisk.MaxLblk)+1, true) {
 		x.dirty = true
 	}
@@ -201,7 +204,7 @@ func (w *extentWalk) leafEntry(node []byte, i, total int, repair bool) (dirty bo
 		c.claimRange(blk, n)
 		x.clusters += n
 	} else {
-		w.claimClusters(lblk, blk, n)
+		w.claimExtent(lblk, blk, n)
 	}
 	if x.isDir {
 		c.dirBlocks(x, blk, lblk, n)
@@ -215,9 +218,9 @@ func (w *extentWalk) leafEntry(node []byte, i, total int, repair bool) (dirty bo
 	return dirty
 }
 
-// claimClusters claims the clusters of an extent, the first of which may have
+// claimExtent claims the clusters of an extent, the first of which may have
 // been claimed with the extent before.
-func (w *extentWalk) claimClusters(lblk uint64, blk ondisk.Fsblk, n uint64) {
+func (w *extentWalk) claimExtent(lblk uint64, blk ondisk.Fsblk, n uint64) {
 	c, x := w.c, w.x
 	m := c.clusterRatio - 1
 	k, e := c.cluster(blk), c.cluster(blk+ondisk.Fsblk(n-1))+1

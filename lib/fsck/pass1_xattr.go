@@ -2,6 +2,7 @@ package fsck
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -75,32 +76,25 @@ func (c *checker) negativeEpoch(x *inodeState) {
 		return
 	}
 	b := x.r.Base()
-	e := endian.View[ondisk.InodeExtra](append([]byte(nil), pad(x.r[ondisk.GoodOldInodeSz:])...))
-	type pair struct{ lo, hi *endian.LE32 }
-	ps := []pair{{&b.Ctime, &e.CtimeExtra}, {&b.Mtime, &e.MtimeExtra}, {&b.Atime, &e.AtimeExtra}}
-	if x.r.ExtraIsize() >= 24 {
-		ps = append(ps, pair{&e.Crtime, &e.CrtimeExt})
+	e := endian.View[ondisk.InodeExtra](x.r[ondisk.GoodOldInodeSz:])
+	ps := [...]struct{ lo, hi *endian.LE32 }{{&b.Ctime, &e.CtimeExtra}, {&b.Mtime, &e.MtimeExtra}, {&b.Atime, &e.AtimeExtra}, {&e.Crtime, &e.CrtimeExt}}
+	times := ps[:]
+	if x.r.ExtraIsize() < 24 {
+		times = ps[:3]
 	}
 	bad := false
-	for _, p := range ps {
+	for _, p := range times {
 		bad = bad || int32(p.lo.Get()) < 0 && p.hi.Get()&3 == 3
 	}
 	if !bad || !c.fix(P1EATimeOutOfRange, at(x.ino)) {
 		return
 	}
-	for _, p := range ps {
+	for _, p := range times {
 		if int32(p.lo.Get()) < 0 && p.hi.Get()&3 == 3 {
 			p.hi.Set(p.hi.Get() &^ 3)
 		}
 	}
-	copy(x.r[ondisk.GoodOldInodeSz:], endian.Bytes(e)[:min(x.r.ExtraIsize(), ondisk.InodeExtraSize)])
 	x.write(c)
-}
-
-func pad(b []byte) []byte {
-	out := make([]byte, max(len(b), ondisk.InodeExtraSize))
-	copy(out, b)
-	return out
 }
 
 // xattrInode checks the attributes in an inode; area starts with their magic.
@@ -187,6 +181,7 @@ func (c *checker) xattrInode(x *inodeState, area []byte) {
 // valueInode checks the inode that holds an attribute's value. It returns how
 // many clusters the owner of the attribute is charged for it.
 func (c *checker) valueInode(x *inodeState, e *ondisk.XattrEntry, name []byte) (Code, ondisk.Ino, uint64) {
+	c.leave()
 	ino := ondisk.Ino(e.ValueInum.Get())
 	if ino < c.firstIno || uint32(ino) > c.inodes {
 		return P1AttrInvalidEAInode, 0, 0
@@ -239,7 +234,7 @@ func (c *checker) xattrBlock(x *inodeState) bool {
 		return false
 	}
 	if ref := c.xattrs.refs[blk]; ref != nil {
-		ref.seen++
+		c.useXattrs(xattrUse{blk, ref})
 		x.clusters += ref.clusters
 		return true
 	}
@@ -282,10 +277,26 @@ func (c *checker) xattrBlock(x *inodeState) bool {
 	for _, v := range values {
 		c.xattrs.inodes[v]++
 	}
-	c.xattrs.refs[blk] = &xattrRef{stored: h.Refcount.Get(), seen: 1, values: values, clusters: clusters}
+	c.useXattrs(xattrUse{blk, &xattrRef{stored: h.Refcount.Get(), values: values, clusters: clusters}})
 	x.clusters += clusters
-	c.claim(blk)
 	return true
+}
+
+// useXattrs counts a use of an attribute block, which the first one claims.
+func (c *checker) useXattrs(u xattrUse) {
+	ref := c.xattrs.refs[u.blk]
+	if ref == nil {
+		ref = &xattrRef{stored: u.ref.stored, values: u.ref.values, clusters: u.ref.clusters}
+		c.xattrs.refs[u.blk] = ref
+		if c.report == nil {
+			c.claim(u.blk)
+		}
+	}
+	if c.report != nil {
+		c.report.xattrs = append(c.report.xattrs, u)
+		return
+	}
+	ref.seen++
 }
 
 // xattrEntries checks the entries of an attribute block.
@@ -343,7 +354,13 @@ func (c *checker) xattrEntries(x *inodeState, b []byte) (code Code, values []ond
 
 // fixRefcounts corrects the reference counts of attribute blocks.
 func (c *checker) fixRefcounts() {
-	for blk, ref := range c.xattrs.refs {
+	var blks []ondisk.Fsblk
+	for blk := range c.xattrs.refs {
+		blks = append(blks, blk)
+	}
+	slices.Sort(blks)
+	for _, blk := range blks {
+		ref := c.xattrs.refs[blk]
 		if ref.stored == ref.seen {
 			continue
 		}
@@ -423,6 +440,7 @@ func (c *checker) encryptPass1(x *inodeState) {
 	if b.Flags.Get()&ondisk.FlagEncrypt == 0 {
 		return
 	}
+	c.leave()
 	v, ok := c.xattrValue(x.r, ondisk.XattrEncryptionIndex, "c")
 	if !ok {
 		if c.fix(P1MissingEncryptXattr, at(x.ino)) {

@@ -21,7 +21,6 @@ type dirScan struct {
 	fold   bool   // names have to be valid
 	folded bool   // names that differ in case alone are the same
 	dx     *dxDir
-	names  map[string]ondisk.Ino
 	dup    bool
 	dirty  bool
 	inline bool
@@ -31,58 +30,7 @@ type dirScan struct {
 func (c *checker) pass2() {
 	c.begin(P2Pass)
 	c.sortDirBlocks()
-	var buf, ahead []byte
-	var aheadAt ondisk.Fsblk
-	for i := 0; i < len(c.dblist); i++ { // it may grow
-		d := &c.dblist[i]
-		if i%1024 == 0 {
-			c.poll()
-			c.opts.Asker.Progress(2, uint64(i), uint64(len(c.dblist)))
-		}
-		if !c.inodeDir.test(uint64(d.ino)) {
-			continue
-		}
-		if d.blk == 0 {
-			if r, err := c.inode(d.ino); err == nil && r.Base().Flags.Get()&ondisk.FlagInlineData != 0 {
-				c.inlineDir(d.ino, r)
-				continue
-			}
-			if !c.dirHole(d) {
-				continue
-			}
-		}
-		// Blocks in a row are read together; what is written is read again.
-		if n := ondisk.Fsblk(len(ahead) >> c.blockBits); d.blk < aheadAt || d.blk >= aheadAt+n {
-			k := 1
-			for k < 64 && i+k < len(c.dblist) && c.dblist[i+k].blk == d.blk+ondisk.Fsblk(k) {
-				k++
-			}
-			if k == 1 {
-				ahead = nil
-			} else {
-				ahead, aheadAt = make([]byte, k<<c.blockBits), d.blk
-				if c.readAt(ahead, int64(d.blk)<<c.blockBits) != nil {
-					ahead = nil
-				}
-			}
-		}
-		var err error
-		if n := ondisk.Fsblk(len(ahead) >> c.blockBits); n > 0 && d.blk >= aheadAt && d.blk < aheadAt+n {
-			buf = ahead[(d.blk-aheadAt)<<c.blockBits:][:c.blockSize]
-		} else {
-			buf = make([]byte, c.blockSize)
-			err = c.read(d.blk, buf)
-		}
-		if err != nil {
-			p := at(d.ino)
-			p.Blk, p.Lblk, p.Text = d.blk, int64(d.lblk), err.Error()
-			if !c.fix(P2ReadDirblock, p) {
-				continue
-			}
-			clear(buf)
-		}
-		c.dirBlock(*d, buf)
-	}
+	c.scanDirs()
 	c.checkIndexes()
 	if c.largeFiles && c.sb.FeatureROCompat.Get()&ondisk.ROCompatLargeFile == 0 && c.fix(P2FeatureLargeFiles, at(0)) {
 		c.sb.FeatureROCompat.Set(c.sb.FeatureROCompat.Get() | ondisk.ROCompatLargeFile)
@@ -227,11 +175,11 @@ func hasTail(b []byte) bool {
 	return true
 }
 
-// dirBlock checks a block of a directory.
-func (c *checker) dirBlock(d dirBlock, b []byte) {
+// dirBlock checks a block of a directory, the index of which is dx if it has one.
+func (c *checker) dirBlock(d dirBlock, b []byte, dx *dxDir) {
 	p := at(d.ino)
 	p.Lblk = int64(d.lblk)
-	s := &dirScan{ino: d.ino, lblk: d.lblk, b: b, size: c.blockSize, dot: 2, dx: c.dx[d.ino]}
+	s := &dirScan{ino: d.ino, lblk: d.lblk, b: b, size: c.blockSize, dot: 2, dx: dx}
 	if d.lblk == 0 {
 		s.dot = 0
 	}
@@ -313,7 +261,7 @@ func (c *checker) dirCsumBad(b []byte, leaf bool, seed uint32) bool {
 
 // dirSeed returns the seed for checksums of a directory's blocks.
 func (c *checker) dirSeed(ino ondisk.Ino) uint32 {
-	if c.lastSeedOf == ino {
+	if c.lastSeedOf == ino && ino != 0 {
 		return c.lastSeed
 	}
 	gen := uint32(0)
@@ -343,9 +291,7 @@ func (c *checker) inlineDir(ino ondisk.Ino, r ondisk.RawInode) {
 	c.dirTraits(s)
 	parent := ondisk.Ino(endian.View[endian.LE32](b.Block[:]).Get())
 	c.seen.add(uint64(ino), 1)
-	if d := c.dir(ino); d != nil {
-		d.dotdot = parent
-	}
+	c.setDotDot(ino, parent)
 	p := at(0)
 	p.Dir, p.Name, p.Ino = ino, "..", parent
 	var code Code
@@ -428,7 +374,7 @@ func (c *checker) inlineDirSize(s *dirScan, r ondisk.RawInode) {
 // entries goes through the entries of s.
 func (c *checker) entries(s *dirScan) {
 	b := s.b
-	s.names = nil
+	c.names.reset(len(b) / ondisk.DirentMin)
 	prev := -1
 	for off := 0; off < len(b); {
 		sound := false
@@ -610,7 +556,9 @@ func (c *checker) entry(s *dirScan, off int) {
 		c.dxName(s, name, off)
 	}
 	if s.dot > 1 && c.inodeDir.test(uint64(ino)) {
-		if d := c.dir(ino); d != nil {
+		if c.report != nil {
+			c.report.kids = append(c.report.kids, ino)
+		} else if d := c.dir(ino); d != nil {
 			if d.parent != 0 {
 				if c.fix(P2LinkDir, place()) {
 					unlink()
@@ -622,22 +570,23 @@ func (c *checker) entry(s *dirScan, off int) {
 		}
 	}
 	if !s.dup {
-		if s.names == nil {
-			s.names = make(map[string]ondisk.Ino)
-		}
-		if s.folded {
-			name = asciiLower(name)
-		}
-		if _, twice := s.names[string(name)]; twice {
+		if c.names.add(s.b, off+ondisk.DirentHeaderSize, n, s.folded) {
 			p := place()
 			c.tell(P2ReportDupDirent, p)
 			c.rehash[s.ino] = true
 			s.dup = true
-		} else {
-			s.names[string(name)] = ino
 		}
 	}
 	c.countEntry(ino)
+}
+
+// setDotDot notes what ".." of a directory leads to.
+func (c *checker) setDotDot(dir, parent ondisk.Ino) {
+	if c.report != nil {
+		c.report.dots = append(c.report.dots, dotDot{dir, parent})
+	} else if d := c.dir(dir); d != nil {
+		d.dotdot = parent
+	}
 }
 
 // asciiLower returns a name with its ASCII letters in lower case. How others fold
@@ -655,6 +604,10 @@ func asciiLower(name []byte) []byte {
 // countEntry counts an entry that stays.
 func (c *checker) countEntry(ino ondisk.Ino) {
 	if uint32(ino) > c.inodes {
+		return
+	}
+	if c.report != nil {
+		c.report.seen = append(c.report.seen, ino)
 		return
 	}
 	if c.seen.get(uint64(ino)) > 0 && c.inodeReg.test(uint64(ino)) {

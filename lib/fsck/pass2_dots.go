@@ -77,9 +77,7 @@ func (c *checker) checkDotDot(s *dirScan, off int) bool {
 		s.dirty = true
 		return true
 	}
-	if d := c.dir(s.ino); d != nil {
-		d.dotdot = ino
-	}
+	c.setDotDot(s.ino, ino)
 	return false
 }
 

@@ -364,6 +364,7 @@ func (c *checker) loadSuper(off int64) error {
 
 func (c *checker) features() {
 	s := c.sb
+	c.gen++
 	c.hasCsum = s.HasROCompat(ondisk.ROCompatMetadataCsum)
 	c.hasGDTCsum = s.HasROCompat(ondisk.ROCompatMetadataCsum | ondisk.ROCompatGDTCsum)
 	c.hasExtents = s.HasIncompat(ondisk.IncompatExtents)

@@ -104,6 +104,14 @@ func Align(dev Device) int {
 	return 1
 }
 
+// Prefetch tells the system that n bytes at off will be read soon. It is a hint,
+// of use where dev is a file or a disk that is read through the page cache.
+func Prefetch(dev Device, off, n int64) {
+	if d, ok := dev.(interface{ prefetch(off, n int64) }); ok {
+		d.prefetch(off, n)
+	}
+}
+
 // FdOf returns the descriptor and offset that dev stands for, if it stands for
 // one: see Fder.
 func FdOf(dev Device) (fd uintptr, base int64, ok bool) {

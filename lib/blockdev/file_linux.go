@@ -210,6 +210,14 @@ func (f *File) lock() error {
 // Fd implements Fder.
 func (f *File) Fd() (fd uintptr, base int64, ok bool) { return uintptr(f.fd), f.base, true }
 
+// prefetch is Prefetch.
+func (f *File) prefetch(off, n int64) {
+	if !f.direct.Load() && f.users.enter() {
+		_ = unix.Fadvise(f.fd, f.base+off, n, unix.FADV_WILLNEED)
+		f.users.leave()
+	}
+}
+
 // read fills p from byte off of the file on.
 func (f *File) read(p []byte, off int64) (int, error) {
 	if f.direct.Load() {

@@ -365,3 +365,28 @@ func TestDirectRefused(t *testing.T) {
 		})
 	}
 }
+
+// TestPrefetch: it changes nothing, whatever it is asked for, and on any device.
+func TestPrefetch(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "image")
+	want := bytes.Repeat([]byte("prefetch"), 8192)
+	if err := os.WriteFile(path, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := blockdev.Open(path, blockdev.Options{ReadOnly: true, Direct: blockdev.DirectOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dev := range []blockdev.Device{f, blockdev.NewOverlay(f, 0)} {
+		blockdev.Prefetch(dev, 0, 4096)
+		blockdev.Prefetch(dev, int64(len(want))-1, 1<<20)
+		got := make([]byte, len(want))
+		if _, err := dev.ReadAt(got, 0); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%T: other bytes are read: %v", dev, err)
+		}
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	blockdev.Prefetch(f, 0, 4096)
+}

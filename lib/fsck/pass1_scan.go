@@ -3,6 +3,7 @@ package fsck
 import (
 	"slices"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -12,7 +13,6 @@ type piece struct {
 	off   int64
 	buf   []byte // inodes; changed in place
 	err   error
-	read  uint64
 
 	garbage []bool // blocks that hold no inodes
 	badSum  []bool // inodes with a checksum that is wrong
@@ -60,6 +60,7 @@ func (c *checker) nextPiece(p *piece) bool {
 	p.off = t.off + int64(s.done)*int64(c.inodeSize)
 	p.buf = slices.Grow(p.buf[:0], int(n)*c.inodeSize)[:int(n)*c.inodeSize]
 	s.done += n
+	blockdev.Prefetch(c.dev, p.off, int64(len(p.buf)))
 	if p.maps.inodeUsed == nil {
 		n := uint64(c.inodes) + 1
 		m := &p.maps
@@ -79,9 +80,7 @@ func (p *piece) inode(i, size int) ondisk.RawInode {
 
 // fetch reads the inodes of a piece.
 func (c *checker) fetch(p *piece) {
-	was := c.res.BlocksRead
 	p.err = c.readAt(p.buf, p.off)
-	p.read = c.res.BlocksRead - was
 	c.checkSums(p)
 }
 

@@ -3,6 +3,7 @@ package fsck
 import (
 	"slices"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -17,7 +18,6 @@ type dirBatch struct {
 	sound []bool
 	ends   []dirMark // how far the report had come after each block
 	report report
-	read   uint64
 }
 
 // dirMark is how far the lists of a report had come.
@@ -43,7 +43,24 @@ func (c *checker) nextBatch(b *dirBatch, at *int) bool {
 		b.dx = append(b.dx, x)
 	}
 	*at += n
+	b.eachRun(func(i, k int) {
+		if b.blocks[i].blk != 0 {
+			blockdev.Prefetch(c.dev, int64(b.blocks[i].blk)<<c.blockBits, int64(k)<<c.blockBits)
+		}
+	})
 	return true
+}
+
+// eachRun calls f with runs of blocks that lie beside each other, from i on.
+func (b *dirBatch) eachRun(f func(i, k int)) {
+	for i := 0; i < len(b.blocks); {
+		k := 1
+		for i+k < len(b.blocks) && b.blocks[i].blk != 0 && b.blocks[i+k].blk == b.blocks[i].blk+ondisk.Fsblk(k) {
+			k++
+		}
+		f(i, k)
+		i += k
+	}
 }
 
 func (b *dirBatch) block(i int, bits uint) []byte {
@@ -55,19 +72,12 @@ func (b *dirBatch) scout(c *checker) {
 	n := len(b.blocks)
 	b.buf = slices.Grow(b.buf[:0], n<<c.blockBits)[:n<<c.blockBits]
 	b.fetched, b.sound = slices.Grow(b.fetched[:0], n)[:n], slices.Grow(b.sound[:0], n)[:n]
-	was := c.res.BlocksRead
-	for i := 0; i < n; {
-		k := 1
-		for i+k < n && b.blocks[i].blk != 0 && b.blocks[i+k].blk == b.blocks[i].blk+ondisk.Fsblk(k) {
-			k++
-		}
+	b.eachRun(func(i, k int) {
 		ok := b.blocks[i].blk != 0 && c.readAt(b.buf[i<<c.blockBits:(i+k)<<c.blockBits], int64(b.blocks[i].blk)<<c.blockBits) == nil
 		for j := i; j < i+k; j++ {
 			b.fetched[j] = ok
 		}
-		i += k
-	}
-	b.read = c.res.BlocksRead - was
+	})
 	r := &b.report
 	*r = report{seen: r.seen[:0], kids: r.kids[:0], dots: r.dots[:0], refs: r.refs[:0]}
 	c.report = r

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"math/bits"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -29,6 +30,7 @@ func (c *checker) pass5() {
 
 // groupBits is what pass 5 keeps of a group.
 type groupBits struct {
+	sameI, sameB bool // the bitmap is as it should be
 	tailI, tailB bool // padding is not set
 	csumI, csumB bool // the checksum is wrong
 	writeI       bool // the bitmap is to be written
@@ -103,26 +105,73 @@ func (c *checker) inodeDiff(g ondisk.Group, have, want []byte) bitmapDiff {
 	return d
 }
 
-// readBitmaps notes what only the device knows: padding and checksums.
+// groupRun is some groups in a row.
+type groupRun struct{ from, to ondisk.Group }
+
+// readBitmaps looks at all bitmaps, and notes what is wrong with which.
 func (c *checker) readBitmaps(gs []groupBits) {
-	buf := make([]byte, c.blockSize)
-	for g := range c.groups {
-		if g%1024 == 0 {
-			c.poll()
-			c.opts.Asker.Progress(5, uint64(g), uint64(c.groups))
+	const run = 64
+	next := ondisk.Group(0)
+	look := func(s *checker, j *groupRun) {
+		s.found = c.found
+		have, want := make([]byte, c.blockSize), make([]byte, c.blockSize)
+		for g := j.from; g < j.to; g++ {
+			s.readGroup(g, &gs[g], have, want)
 		}
-		d := c.desc(g)
-		if !(c.hasGDTCsum && d.HasFlag(ondisk.BGInodeUninit)) && !c.badIB[g] && c.valid(d.InodeBitmap(), 1) && c.read(d.InodeBitmap(), buf) == nil {
-			gs[g].tailI = !ones(buf, uint64(c.inodesPerGroup))
-			if c.hasCsum {
-				gs[g].csumI = d.InodeBitmapCsum() != ondisk.Crc32c(c.seed, buf[:c.inodesPerGroup/8])&d.CsumMask()
-			}
+	}
+	l := newLine(c, func(j *groupRun) bool {
+		*j = groupRun{next, min(next+run, c.groups)}
+		next = j.to
+		for g := j.from; g < j.to; g++ {
+			c.prefetchBitmaps(g)
 		}
-		if !(c.hasGDTCsum && d.HasFlag(ondisk.BGBlockUninit)) && !c.badBB[g] && c.valid(d.BlockBitmap(), 1) && c.read(d.BlockBitmap(), buf) == nil {
-			gs[g].tailB = !ones(buf, c.groupClusters(g))
-			if c.hasCsum {
-				gs[g].csumB = d.BlockBitmapCsum() != ondisk.Crc32c(c.seed, buf[:c.blocksPerGroup>>c.clusterBits/8])&d.CsumMask()
-			}
+		return j.from < j.to
+	}, look)
+	defer l.close()
+	for {
+		t, fresh := l.take()
+		if t == nil {
+			return
+		}
+		if !fresh {
+			look(c, &t.job)
+		}
+		c.poll()
+		c.opts.Asker.Progress(5, uint64(t.job.from), uint64(c.groups))
+		l.put(t)
+	}
+}
+
+// prefetchBitmaps has the bitmaps of a group read that are beside no others of
+// groups before it.
+func (c *checker) prefetchBitmaps(g ondisk.Group) {
+	if g > 0 && c.desc(g-1).BlockBitmap()+1 == c.desc(g).BlockBitmap() {
+		return // the kernel reads ahead
+	}
+	for _, b := range []ondisk.Fsblk{c.desc(g).BlockBitmap(), c.desc(g).InodeBitmap()} {
+		if c.valid(b, 1) {
+			blockdev.Prefetch(c.dev, int64(b)<<c.blockBits, int64(c.blockSize))
+		}
+	}
+}
+
+// readGroup looks at the bitmaps of a group.
+func (c *checker) readGroup(g ondisk.Group, b *groupBits, have, want []byte) {
+	d := c.desc(g)
+	in := c.inodeDiff(g, have, want)
+	b.sameI = bytes.Equal(in.have, in.want)
+	if !(c.hasGDTCsum && d.HasFlag(ondisk.BGInodeUninit)) && !c.badIB[g] && c.valid(d.InodeBitmap(), 1) && c.read(d.InodeBitmap(), have) == nil {
+		b.tailI = !ones(have, uint64(c.inodesPerGroup))
+		if c.hasCsum {
+			b.csumI = d.InodeBitmapCsum() != ondisk.Crc32c(c.seed, have[:c.inodesPerGroup/8])&d.CsumMask()
+		}
+	}
+	bl := c.blockDiff(g, have, want)
+	b.sameB = bytes.Equal(bl.have, bl.want)
+	if !(c.hasGDTCsum && d.HasFlag(ondisk.BGBlockUninit)) && !c.badBB[g] && c.valid(d.BlockBitmap(), 1) && c.read(d.BlockBitmap(), have) == nil {
+		b.tailB = !ones(have, c.groupClusters(g))
+		if c.hasCsum {
+			b.csumB = d.BlockBitmapCsum() != ondisk.Crc32c(c.seed, have[:c.blocksPerGroup>>c.clusterBits/8])&d.CsumMask()
 		}
 	}
 }
@@ -148,28 +197,23 @@ func (c *checker) bitmapCsums(gs []groupBits) {
 	if !c.hasCsum {
 		return
 	}
-	have, want := make([]byte, c.blockSize), make([]byte, c.blockSize)
 	for g := range c.groups {
 		if gs[g].csumI && c.thawed[g] {
 			gs[g].writeI = c.canWrite()
-		} else if gs[g].csumI {
-			if d := c.inodeDiff(g, have, want); bytes.Equal(d.have, d.want) {
-				p := at(0)
-				p.Group = int64(g)
-				gs[g].writeI = c.fix(P5InodeBitmapCsum, p)
-			}
+		} else if gs[g].csumI && gs[g].sameI {
+			p := at(0)
+			p.Group = int64(g)
+			gs[g].writeI = c.fix(P5InodeBitmapCsum, p)
 		}
 	}
 	c.latch[latchIBitmap] = latchState{}
 	for g := range c.groups {
 		if gs[g].csumB && c.thawed[g] {
 			gs[g].writeB = c.canWrite()
-		} else if gs[g].csumB {
-			if d := c.blockDiff(g, have, want); bytes.Equal(d.have, d.want) {
-				p := at(0)
-				p.Group = int64(g)
-				gs[g].writeB = c.fix(P5BlockBitmapCsum, p)
-			}
+		} else if gs[g].csumB && gs[g].sameB {
+			p := at(0)
+			p.Group = int64(g)
+			gs[g].writeB = c.fix(P5BlockBitmapCsum, p)
 		}
 	}
 	c.latch[latchBBitmap] = latchState{}
@@ -202,6 +246,9 @@ func (c *checker) blockBitmaps(gs []groupBits) {
 	for g := range c.groups {
 		if g%1024 == 0 {
 			c.poll()
+		}
+		if gs[g].sameB {
+			continue
 		}
 		dsc := c.desc(g)
 		d := c.blockDiff(g, have, want)
@@ -300,6 +347,9 @@ func (c *checker) inodeBitmaps(gs []groupBits) {
 	for g := range c.groups {
 		if g%1024 == 0 {
 			c.poll()
+		}
+		if gs[g].sameI {
+			continue
 		}
 		dsc := c.desc(g)
 		d := c.inodeDiff(g, have, want)

@@ -21,6 +21,7 @@ var errLeave = errors.New("left to the pass")
 // report is what a scout notes instead of changing what all share.
 type report struct {
 	claims []clusterRun
+	base   int // the first of claims that is of the inode at hand
 	xattrs []xattrUse
 	seen   []ondisk.Ino // what entries lead to
 	kids   []ondisk.Ino // those of them that are directories

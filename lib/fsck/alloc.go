@@ -1,6 +1,10 @@
 package fsck
 
-import "github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+import (
+	"slices"
+
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
+)
 
 // maps is what pass 1 finds out about blocks and inodes.
 type maps struct {
@@ -83,8 +87,15 @@ func (c *checker) claimRange(b ondisk.Fsblk, n uint64) {
 // claimClusters notes that something uses n clusters from k on.
 func (c *checker) claimClusters(k, n uint64) {
 	if r := c.report; r != nil {
+		if i := len(r.claims) - 1; i >= r.base && r.claims[i].k+r.claims[i].n == k {
+			r.claims[i].n += n
+			return
+		}
 		if len(r.claims) == reportMost {
 			c.leave()
+		}
+		if len(r.claims) == cap(r.claims) {
+			r.claims = slices.Grow(r.claims, len(r.claims)+1024)
 		}
 		r.claims = append(r.claims, clusterRun{k, n})
 		return

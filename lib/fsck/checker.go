@@ -124,6 +124,7 @@ type checker struct {
 	report     *report // of a scout
 
 	current inodeState // what pass 1 looks at
+	nodes   [][]byte   // of its extent tree, by level
 
 	super         // pass 0
 	restart  bool // once the passes are through

@@ -1,6 +1,7 @@
 package fsck
 
 import (
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -86,6 +87,9 @@ func (w *extentWalk) node(node []byte, lvl, depth int, start, end uint64, repair
 	l := &x.levels[lvl]
 	l.nodes++
 	l.max += int(h.Max.Get())
+	if depth > 0 {
+		c.prefetchNodes(node, n)
+	}
 	for i := 0; i < n; {
 		if x.visited++; x.visited > 4*uint64(c.blocks)+4096 || x.clear {
 			x.clear = true
@@ -131,6 +135,27 @@ func (w *extentWalk) node(node []byte, lvl, depth int, start, end uint64, repair
 		i++
 	}
 	return dirty
+}
+
+// prefetchNodes has the nodes read that the n entries of an index node lead to.
+func (c *checker) prefetchNodes(node []byte, n int) {
+	var first ondisk.Fsblk
+	run := uint64(0)
+	for _, e := range endian.Views[ondisk.ExtentIdx](node[ondisk.ExtentEntry:], n) {
+		switch {
+		case !c.valid(e.Leaf(), 1):
+			continue
+		case run > 0 && e.Leaf() == first+ondisk.Fsblk(run):
+			run++
+			continue
+		case run > 0:
+			blockdev.Prefetch(c.dev, int64(first)<<c.blockBits, int64(run)<<c.blockBits)
+		}
+		first, run = e.Leaf(), 1
+	}
+	if run > 0 && n > 1 {
+		blockdev.Prefetch(c.dev, int64(first)<<c.blockBits, int64(run)<<c.blockBits)
+	}
 }
 
 // entry checks entry i of a node by itself.
@@ -266,8 +291,11 @@ func (w *extentWalk) child(node []byte, i, lvl, depth int, end uint64, repair bo
 		w.seen = map[ondisk.Fsblk]bool{}
 	}
 	w.seen[blk] = true
-	data, err := c.block(blk)
-	if err != nil {
+	for len(c.nodes) <= lvl {
+		c.nodes = append(c.nodes, make([]byte, c.blockSize))
+	}
+	data := c.nodes[lvl]
+	if c.read(blk, data) != nil {
 		return P1ExtentHeaderInvalid, false
 	}
 	h, err := ondisk.ExtentNodeHeader(data)

@@ -32,7 +32,7 @@ type mark struct {
 	holes                           uint64
 }
 
-const scanBytes = 512 << 10
+const scanBytes = 128 << 10
 
 // scanner walks over the inode tables, group by group, without what was never
 // used of them.
@@ -155,6 +155,7 @@ func (p *piece) scout(c *checker) {
 		if c.try(func() {
 			for ; at < n; at++ {
 				m = here()
+				r.base = m.claims
 				c.inodeAlone(p, at)
 			}
 		}) {

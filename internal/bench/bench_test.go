@@ -25,7 +25,8 @@ func tiny(t *testing.T, args ...string) (code int, out, errs string, dir string)
 	t.Cleanup(func() { small = was })
 	small = scale{rounds: 1, image: 256 << 20, stream: 8 << 20, random: 4 << 20, ops: 128, fsyncs: 4,
 		limit: small.limit, files: 50, bigDir: 500, tarball: 100, mounts: 1,
-		makes: 2, populateFiles: 600, populateBytes: 64 << 20, inspectFiles: 700}
+		makes: 2, populateFiles: 600, populateBytes: 64 << 20, inspectFiles: 700,
+		checkFiles: 1500, checkExtents: 4096}
 	var o, e bytes.Buffer
 	code = run(append([]string{"-quick", "-places", "test=" + dir, "-pin", "none"}, args...), &o, &e)
 	return code, o.String(), e.String(), dir
@@ -119,6 +120,16 @@ func TestMake(t *testing.T) {
 	if c, err := exec.LookPath("debugfs"); err == nil {
 		code, out, errs, dir = tiny(t, "-servers", "c,ours", "-c", here, "-ours", here, "-debugfs", c, "-c-debugfs", c, "-only", "inspect/")
 		for _, want := range []string{"inspect: rdump", "inspect: ncheck", "inspect: icheck"} {
+			if code != 0 || !strings.Contains(out, want) {
+				t.Errorf("no figure for %s, exit %d: %s%s", want, code, errs, out)
+			}
+		}
+		leftovers(t, dir)
+	}
+
+	if c, err := exec.LookPath("e2fsck"); err == nil {
+		code, out, errs, dir = tiny(t, "-servers", "c,ours", "-c", here, "-ours", here, "-e2fsck", c, "-c-e2fsck", c, "-only", "check/(fresh|frag)")
+		for _, want := range []string{"check: fresh 100 GiB", "check: fragmented cold", "check: fragmented memory"} {
 			if code != 0 || !strings.Contains(out, want) {
 				t.Errorf("no figure for %s, exit %d: %s%s", want, code, errs, out)
 			}

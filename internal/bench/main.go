@@ -54,6 +54,7 @@ type options struct {
 	best    bool
 	mke2fs  tool
 	debugfs tool
+	e2fsck  tool
 	stderr  io.Writer
 	stdout  io.Writer
 }
@@ -115,6 +116,8 @@ func parse(args []string, stdout, stderr io.Writer) (*options, error) {
 	fl.StringVar(&o.mke2fs.c, "c-mke2fs", "mke2fs", "C mke2fs")
 	fl.StringVar(&o.debugfs.ours, "debugfs", "bin/debugfs", "our debugfs")
 	fl.StringVar(&o.debugfs.c, "c-debugfs", "debugfs", "C debugfs")
+	fl.StringVar(&o.e2fsck.ours, "e2fsck", "bin/e2fsck", "our e2fsck")
+	fl.StringVar(&o.e2fsck.c, "c-e2fsck", "e2fsck", "C e2fsck")
 	c := fl.String("c", "/usr/bin/fuse2fs", "C fuse2fs")
 	bestOpts := fl.String("c-best-opts", "", "mount options for C fuse2fs at its best (default: what it knows of a list)")
 	if err := fl.Parse(args); err != nil {

@@ -69,8 +69,11 @@ type tool struct{ ours, c string } // paths; "": there is none
 // tools returns the servers that stand for a tool: C and ours, if asked for.
 func (o *options) tools(name string) (out []*server) {
 	t := o.mke2fs
-	if name == "debugfs" {
+	switch name {
+	case "debugfs":
 		t = o.debugfs
+	case "e2fsck":
+		t = o.e2fsck
 	}
 	for _, s := range o.servers {
 		path := ""
@@ -89,7 +92,7 @@ func (o *options) tools(name string) (out []*server) {
 
 // findTools finds out which tools there are, and says which are not.
 func (o *options) findTools() {
-	for _, p := range []*string{&o.mke2fs.ours, &o.mke2fs.c, &o.debugfs.ours, &o.debugfs.c} {
+	for _, p := range []*string{&o.mke2fs.ours, &o.mke2fs.c, &o.debugfs.ours, &o.debugfs.c, &o.e2fsck.ours, &o.e2fsck.c} {
 		found, err := exec.LookPath(*p)
 		if err == nil {
 			found, err = filepath.Abs(found)

@@ -27,15 +27,20 @@ type scale struct {
 	populateBytes int64 // large ones
 
 	inspectFiles int // files of the image that debugfs looks through
+
+	checkFiles   int // files of the image with many
+	checkExtents int // of the fragmented image
 }
 
 var (
 	full = scale{rounds: 3, image: 1280 << 20, stream: 512 << 20, random: 256 << 20, ops: 32768, fsyncs: 1000,
 		limit: 5 * time.Second, files: 20000, bigDir: 50000, tarball: 10000, mounts: 5,
-		makes: 31, populateFiles: 50000, populateBytes: 2 << 30, inspectFiles: 200000}
+		makes: 31, populateFiles: 50000, populateBytes: 2 << 30, inspectFiles: 200000,
+		checkFiles: 200000, checkExtents: 1 << 20}
 	small = scale{rounds: 1, image: 512 << 20, stream: 128 << 20, random: 64 << 20, ops: 4096, fsyncs: 100,
 		limit: 400 * time.Millisecond, files: 2000, bigDir: 50000, tarball: 1000, mounts: 2,
-		makes: 7, populateFiles: 5000, populateBytes: 256 << 20, inspectFiles: 60000}
+		makes: 7, populateFiles: 5000, populateBytes: 256 << 20, inspectFiles: 60000,
+		checkFiles: 200000, checkExtents: 128 << 10}
 )
 
 // A stage is a series of workloads on one image. run performs all of them,
@@ -61,18 +66,20 @@ func (st *stage) metric(name string) *report.Metric {
 
 // The targets, as fractions of the kernel's speed and multiples of C's best.
 var (
-	streaming = report.Target{Kernel: 0.50, OnDisk: 0.95}
-	direct    = report.Target{Kernel: 0.60}
-	randWrite = report.Target{Kernel: 0.80}
-	synced    = report.Target{Kernel: 0.60}
-	warm      = report.Target{Kernel: 1}
-	metadata  = report.Target{Kernel: 0.25, C: 4}
-	coldStat  = report.Target{Kernel: 0.40, C: 4}
-	cached    = report.Target{Kernel: 0.90, C: 4}
-	format    = report.Target{C: 1}
-	populated = report.Target{C: 2}
-	inspected = report.Target{C: 2}
-	none      = report.Target{}
+	streaming   = report.Target{Kernel: 0.50, OnDisk: 0.95}
+	direct      = report.Target{Kernel: 0.60}
+	randWrite   = report.Target{Kernel: 0.80}
+	synced      = report.Target{Kernel: 0.60}
+	warm        = report.Target{Kernel: 1}
+	metadata    = report.Target{Kernel: 0.25, C: 4}
+	coldStat    = report.Target{Kernel: 0.40, C: 4}
+	cached      = report.Target{Kernel: 0.90, C: 4}
+	format      = report.Target{C: 1}
+	populated   = report.Target{C: 2}
+	inspected   = report.Target{C: 2}
+	checkedCold = report.Target{C: 1}
+	checked     = report.Target{C: 1.5}
+	none        = report.Target{}
 )
 
 var stages []stage
@@ -119,6 +126,7 @@ func init() {
 		{name: "inspect", tool: "debugfs", run: runInspect, metrics: []report.Metric{
 			rate("rdump", "files/s", inspected), {Name: "ncheck", Unit: "ms", Lower: true, Target: inspected},
 			{Name: "icheck", Unit: "ms", Lower: true, Target: inspected}}},
+		{name: "check", tool: "e2fsck", run: runCheck, metrics: checkMetrics()},
 		{name: "million", image: millionImage, run: runMillion, long: true, metrics: []report.Metric{
 			rate("walk cold", "files/s", coldStat), {Name: "peak RSS", Unit: "MiB", Lower: true}}},
 		{name: "8TiB", image: hugeImage, run: runHuge, long: true, metrics: []report.Metric{

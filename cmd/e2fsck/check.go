@@ -7,8 +7,8 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
-	"time"
 
 	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/blockdev"
@@ -34,36 +34,71 @@ func (r *request) run(c *cli.Context) (int, error) {
 		defer j.Close()
 		r.opts.Journal = j
 	}
-	var undo *blockdev.Undo
-	if r.undo != "" && write {
-		f, err := os.OpenFile(r.undo, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
-		if err != nil {
-			return cli.FsckError, fmt.Errorf("undo file: %w", err)
-		}
-		defer f.Close()
-		if undo, err = blockdev.NewUndo(file, f, blockdev.UndoOptions{FSBlock: 1024, Offset: r.offset}); err != nil {
-			return cli.FsckError, err
-		}
+	undo, err := r.openUndo(c, file)
+	if err != nil {
+		return cli.FsckError, err
+	}
+	if undo != nil {
+		defer undo.file.Close()
 		dev = undo
 	}
 	ui, err := newUI(c, r)
 	if err != nil {
 		return cli.FsckError, err
 	}
-	if r.opts.Mode == fsck.ModeAsk && !ui.prompt.Terminal() && c.Stdin == io.Reader(os.Stdin) && !ui.answers {
+	if r.opts.Mode == fsck.ModeAsk && !ui.prompt.Terminal() && c.Stdin == io.Reader(os.Stdin) && !ui.answers && os.Getenv("E2FSCK_FORCE_INTERACTIVE") == "" {
 		return cli.FsckError, errors.New("there is no terminal to ask questions at: use -n, -p or -y")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	r.opts.Asker = ui
-	began := time.Now()
+	defer ui.bar.listen()()
 	res, err := fsck.Check(ctx, dev, r.opts)
 	if undo != nil {
 		if e := undo.Finish(); err == nil && e != nil {
 			err = e
 		}
 	}
-	return ui.end(res, err, time.Since(began)), nil
+	return ui.end(res, err)
+}
+
+// undoFile is the device that saves, and the file that it saves to.
+type undoFile struct {
+	*blockdev.Undo
+	file *os.File
+}
+
+// openUndo begins the undo file if one was asked for, by -z or the configuration;
+// else it returns nil.
+func (r *request) openUndo(c *cli.Context, dev *blockdev.File) (*undoFile, error) {
+	path := r.undo
+	if r.opts.Mode == fsck.ModeNo {
+		return nil, nil
+	}
+	if path == "" {
+		dir := os.Getenv("E2FSPROGS_UNDO_DIR")
+		if dir == "" {
+			dir = r.settings.undoDir
+		}
+		if st, err := os.Stat(dir); dir == "" || dir == "none" || err != nil || !st.IsDir() {
+			return nil, nil
+		}
+		path = filepath.Join(dir, "e2fsck-"+filepath.Base(r.device)+".e2undo")
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fmt.Errorf("undo file: %w", err)
+		}
+		fmt.Fprintf(c.Stderr, "What is overwritten is saved to %s; to take it back:\n    e2undo %s %s\n", cli.Clean(path), cli.Clean(path), cli.Clean(r.device))
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("undo file: %w", err)
+	}
+	u, err := blockdev.NewUndo(dev, f, blockdev.UndoOptions{FSBlock: 1024, Offset: r.offset})
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &undoFile{u, f}, nil
 }
 
 // status returns the exit status for how a check ended.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/fsck"
@@ -19,10 +20,21 @@ type request struct {
 	progress      int
 	hasProgress   bool
 	verbose       bool
-	timing        bool
+	timing        int // 1: at the end, 2: for each pass
 	showVersion   bool
 	json          bool
-	problemLog    string
+	args          []string
+	settings      settings
+}
+
+// now returns the time that it is taken to be.
+func (r *request) now() time.Time {
+	for _, name := range []string{"E2FSCK_TIME", "E2FSPROGS_FAKE_TIME", "SOURCE_DATE_EPOCH"} {
+		if n, err := strconv.ParseInt(os.Getenv(name), 0, 64); err == nil {
+			return time.Unix(n, 0)
+		}
+	}
+	return time.Now()
 }
 
 func (r *request) preen() bool { return r.opts.Mode == fsck.ModePreen }
@@ -30,6 +42,22 @@ func (r *request) preen() bool { return r.opts.Mode == fsck.ModePreen }
 // parse reads the command line.
 func parse(c *cli.Context) (*request, error) {
 	r := &request{}
+	for _, f := range c.Found {
+		name := f.Opt.Names[0]
+		r.args = append(r.args, map[bool]string{true: "-", false: "--"}[len(name) == 1]+name)
+		if f.Value != "" {
+			r.args = append(r.args, f.Value)
+		}
+	}
+	r.args = append(r.args, c.Operands()...)
+	if err := r.configure(); err != nil {
+		return nil, &cli.Exit{Status: cli.FsckError, Cause: err}
+	}
+	r.opts.Now = r.now
+	r.opts.OnBattery = r.settings.deferOnBattery && onBattery()
+	if os.Getenv("E2FSCK_FIXES_ONLY") != "" {
+		r.opts.FixesOnly = true
+	}
 	for _, f := range c.Found {
 		if err := r.set(f.Opt.Names[0], f.Value); err != nil {
 			return nil, err
@@ -106,7 +134,7 @@ func (r *request) set(name, v string) error {
 		if err != nil {
 			return cli.Usagef("option -C: %q is not a file descriptor", v)
 		}
-		r.progress, r.hasProgress = n, n >= 0
+		r.progress, r.hasProgress = n, true
 	case "c", "l", "L":
 		return cli.Usagef("option -%s is not supported: badblocks(8) and -l of the C e2fsck can do it", name)
 	case "D":
@@ -128,7 +156,7 @@ func (r *request) set(name, v string) error {
 	case "s", "S":
 		return cli.Usagef("byte swapping is no longer supported")
 	case "t":
-		r.timing = true
+		r.timing++
 	case "v":
 		r.verbose = true
 	case "V":
@@ -169,10 +197,12 @@ func (r *request) extended(list string) error {
 		case "no_optimize_extents":
 			o.NoOptimize = true
 		case "inode_count_fullmap", "no_inode_count_fullmap", "clear_all_uninit_bits":
-		case "readahead_kb": // there is read-ahead as far as it helps
-			if err := need(); err != nil {
-				return err
+		case "readahead_kb": // how much is found out; 0 is none
+			n, err := strconv.ParseUint(v, 0, 63)
+			if err != nil {
+				return cli.Usagef("extended option readahead_kb: %q is not a number", v)
 			}
+			o.NoReadahead = n == 0
 		case "bmap2extent":
 			o.BmapToExtents = true
 		case "fixes_only":
@@ -183,13 +213,18 @@ func (r *request) extended(list string) error {
 			if err := need(); err != nil {
 				return err
 			}
-			r.problemLog = v
-		case "unshare_blocks", "fragcheck", "log_filename":
+			r.settings.problemLogName = v
+		case "log_filename":
+			if err := need(); err != nil {
+				return err
+			}
+			r.settings.logName = v
+		case "unshare_blocks", "fragcheck":
 			return cli.Usagef("extended option %s is not supported", key)
 		default:
 			return cli.Usagef("unknown extended option %q: there are ea_ver, journal_only, discard, nodiscard, "+
 				"optimize_extents, no_optimize_extents, inode_count_fullmap, readahead_kb, bmap2extent, fixes_only, "+
-				"check_encoding, problem_log", key)
+				"check_encoding, problem_log, log_filename", key)
 		}
 	}
 	return nil

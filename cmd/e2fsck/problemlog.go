@@ -3,8 +3,8 @@ package main
 import (
 	"bufio"
 	"encoding/xml"
+	"errors"
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/e2kit/e2kit/lib/fsck"
@@ -12,18 +12,14 @@ import (
 
 // problemLog is the file of -E problem_log: the codes that were found, as XML.
 type problemLog struct {
-	f *os.File
+	f *logFile
 	w *bufio.Writer
 }
 
-func openProblemLog(path, device string) (*problemLog, error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return nil, err
-	}
+func newProblemLog(f *logFile, device string) *problemLog {
 	l := &problemLog{f, bufio.NewWriter(f)}
 	fmt.Fprintf(l.w, "<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<problem_log>\n<filesystem dev=\"%s\"/>\n", quote(device))
-	return l, nil
+	return l
 }
 
 func quote(s string) string {
@@ -62,8 +58,7 @@ func (l *problemLog) problem(p *fsck.Problem) {
 	fmt.Fprint(l.w, "/>\n")
 }
 
-func (l *problemLog) close() {
+func (l *problemLog) close() error {
 	fmt.Fprint(l.w, "</problem_log>\n")
-	_ = l.w.Flush()
-	_ = l.f.Close()
+	return errors.Join(l.w.Flush(), l.f.Close())
 }

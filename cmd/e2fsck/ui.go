@@ -7,51 +7,93 @@ import (
 	"io"
 	"os"
 	"strings"
-	"time"
 
 	"github.com/e2kit/e2kit/internal/cli"
+	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 	"github.com/e2kit/e2kit/lib/fsck"
 )
 
 // ui tells people and scripts what is found, and asks them.
 type ui struct {
 	r       *request
-	out     io.Writer
+	out     io.Writer // to people, and to the log
+	quiet   io.Writer // to the log alone
 	prompt  *cli.Prompter
 	answers bool // standard input has answers, though it is no terminal
 	always  map[fsck.Code]bool
-	bar     io.Writer
+	told    map[fsck.Code]int // how often, where there is a limit
 	log     *problemLog
+	text    *logFile // a copy of what is printed; nil: none
 	enc     *json.Encoder
-	last    time.Time
+	bar     *progress
+	times   *stopwatch // nil: not asked for
 }
 
 func newUI(c *cli.Context, r *request) (*ui, error) {
-	u := &ui{r: r, out: c.Stdout, prompt: &cli.Prompter{In: c.Stdin, Out: c.Stdout}, always: map[fsck.Code]bool{}}
+	u := &ui{r: r, out: c.Stdout, quiet: io.Discard, always: map[fsck.Code]bool{}, told: map[fsck.Code]int{}}
 	if f, ok := c.Stdin.(*os.File); ok {
 		st, err := f.Stat()
 		u.answers = err == nil && st.Mode()&os.ModeCharDevice == 0
 	} else {
 		u.answers = true
 	}
-	if r.hasProgress {
-		if r.progress == 0 {
-			u.bar = c.Stdout
-		} else {
-			u.bar = os.NewFile(uintptr(r.progress), "progress")
+	now, s := r.now(), &r.settings
+	if s.logName != "" {
+		l, err := s.logs.openLog(s.logName, r.device, now)
+		if err != nil {
+			return nil, err
 		}
+		u.text, u.quiet, u.out = l, l, io.MultiWriter(c.Stdout, l)
+		fmt.Fprintf(l, "E2fsck run: %s\n%s\n", strings.Join(append([]string{c.Prog}, r.args...), " "), version)
+	}
+	if s.problemLogName != "" {
+		l, err := s.logs.openLog(s.problemLogName, r.device, now)
+		if err != nil {
+			return nil, err
+		}
+		u.log = newProblemLog(l, r.device)
 	}
 	if r.json {
 		u.enc = json.NewEncoder(c.Stdout)
 	}
-	if r.problemLog != "" {
-		l, err := openProblemLog(r.problemLog, r.device)
-		if err != nil {
-			return nil, err
-		}
-		u.log = l
+	u.prompt = &cli.Prompter{In: c.Stdin, Out: u.out}
+	u.bar = newProgress(r, c.Stdout, u.enc)
+	if r.timing > 0 {
+		u.times = newStopwatch()
 	}
 	return u, nil
+}
+
+// where returns what a problem is printed to: there may be too many of its kind,
+// or it may be one that nobody wants to hear of.
+func (u *ui) where(p *fsck.Problem) io.Writer {
+	w := u.r.settings.problems[p.Code]
+	if w.preenSilent && u.r.preen() || w.silentIfNot && (u.r.opts.Mode == fsck.ModeNo || u.r.opts.Overrides[p.Code].ForceNo) {
+		return u.quiet
+	}
+	most := w.maxCount
+	if most == 0 {
+		most = u.r.settings.maxCount
+	}
+	if most == 0 || u.r.opts.Mode == fsck.ModeAsk && p.Asked {
+		return u.out
+	}
+	if u.told[p.Code]++; u.told[p.Code] <= most {
+		return u.out
+	}
+	if u.told[p.Code] == most+1 {
+		fmt.Fprintf(u.out, "More than %d problems of code 0x%06x: the rest are not shown.\n", most, uint32(p.Code))
+	}
+	return u.quiet
+}
+
+// words says what is wrong, in the words of the configuration if it has some.
+func (u *ui) words(p *fsck.Problem) string {
+	if t := u.r.settings.problems[p.Code].text; t != "" {
+		q := *p
+		return cli.Clean(q.With(t))
+	}
+	return cli.Clean(p.String())
 }
 
 // finding is a problem as --json tells it.
@@ -95,12 +137,12 @@ func (u *ui) Tell(p *fsck.Problem) {
 	if u.differences(p) {
 		return
 	}
-	text := cli.Clean(p.String())
+	out, text := u.where(p), u.words(p)
 	if u.r.preen() {
 		text = u.r.name + ": " + text
 	}
 	if !p.Asked {
-		fmt.Fprintf(u.out, "%s.\n", text)
+		fmt.Fprintf(out, "%s.\n", text)
 		return
 	}
 	if u.r.opts.Mode == fsck.ModeAsk {
@@ -108,11 +150,11 @@ func (u *ui) Tell(p *fsck.Problem) {
 	}
 	switch {
 	case u.r.preen() && p.Answer:
-		fmt.Fprintf(u.out, "%s.  %s: done.\n", text, p.Question())
+		fmt.Fprintf(out, "%s.  %s: done.\n", text, p.Question())
 	case u.r.preen():
-		fmt.Fprintf(u.out, "%s.  %s: not done.\n", text, p.Question())
+		fmt.Fprintf(out, "%s.  %s: not done.\n", text, p.Question())
 	default:
-		fmt.Fprintf(u.out, "%s.  %s? %s\n\n", text, p.Question(), map[bool]string{true: "yes", false: "no"}[p.Answer])
+		fmt.Fprintf(out, "%s.  %s? %s\n\n", text, p.Question(), map[bool]string{true: "yes", false: "no"}[p.Answer])
 	}
 }
 
@@ -156,7 +198,7 @@ func (u *ui) Ask(p *fsck.Problem, def bool) bool {
 	if p.Code == fsck.P5BlockEnd || p.Code == fsck.P5InodeEnd {
 		fmt.Fprintln(u.out)
 	} else {
-		fmt.Fprintf(u.out, "%s.  ", cli.Clean(p.String()))
+		fmt.Fprintf(u.out, "%s.  ", u.words(p))
 	}
 	all := u.prompt.Fixed
 	yes, err := u.prompt.Ask(p.Question(), def, true)
@@ -186,6 +228,10 @@ func (u *ui) Pass(c fsck.Code) {
 	if u.log != nil {
 		u.log.header(c)
 	}
+	u.bar.end()
+	if u.times != nil && u.enc == nil {
+		u.times.pass(u.out, c, u.r.timing > 1)
+	}
 	if u.enc == nil && !u.r.preen() {
 		fmt.Fprintln(u.out, passNames[c])
 	}
@@ -199,34 +245,29 @@ func (u *ui) Note(text string) {
 }
 
 // Progress implements fsck.Asker.
-func (u *ui) Progress(pass int, done, total uint64) {
-	if u.bar == nil {
-		return
+func (u *ui) Progress(pass int, done, total uint64) { u.bar.at(pass, done, total) }
+
+// end prints how the check ended, ends the logs, and returns the exit status.
+func (u *ui) end(res *fsck.Result, err error) (int, error) {
+	s := status(res, err)
+	if s&cli.FsckCancelled != 0 && u.r.settings.allowCancel && res.LastState&ondisk.StateError == 0 {
+		s &^= cli.FsckCancelled | cli.FsckUncorrected
 	}
-	if u.r.progress != 0 { // the form that scripts read
-		fmt.Fprintf(u.bar, "%d %d %d %s\n", pass, done, total, u.r.name)
-		return
+	u.bar.close()
+	u.tell(res, err, s)
+	var e1, e2 error
+	if u.log != nil {
+		e1 = u.log.close()
 	}
-	if time.Since(u.last) < 100*time.Millisecond || total == 0 {
-		return
+	if u.text != nil {
+		fmt.Fprintf(u.text, "Exit status: %d\n", s)
+		e2 = u.text.Close()
 	}
-	u.last = time.Now()
-	share := [...]float64{0, 70, 20, 2, 3, 5}
-	at := 0.0
-	for i := 1; i < pass; i++ {
-		at += share[i]
-	}
-	at += share[pass] * float64(done) / float64(total)
-	n := int(at / 2)
-	fmt.Fprintf(u.bar, "\r%s: |%s%s| %4.1f%%  \r", u.r.name, strings.Repeat("=", n), strings.Repeat(" ", 50-n), at)
+	return s, errors.Join(e1, e2)
 }
 
-// end prints how the check ended and returns the exit status.
-func (u *ui) end(res *fsck.Result, err error, took time.Duration) int {
-	s := status(res, err)
-	if u.log != nil {
-		u.log.close()
-	}
+// tell prints how a check ended, with exit status s.
+func (u *ui) tell(res *fsck.Result, err error, s int) {
 	if u.enc != nil {
 		o := struct {
 			*fsck.Result
@@ -237,7 +278,7 @@ func (u *ui) end(res *fsck.Result, err error, took time.Duration) int {
 			o.Error = err.Error()
 		}
 		_ = u.enc.Encode(o)
-		return s
+		return
 	}
 	name := u.r.name
 	if err != nil {
@@ -256,10 +297,10 @@ func (u *ui) end(res *fsck.Result, err error, took time.Duration) int {
 	}
 	if res.Clean {
 		fmt.Fprintf(u.out, "%s: clean, %d/%d files, %d/%d blocks\n", name, res.InodesUsed, res.Inodes, res.BlocksUsed, res.Blocks)
-		return s
+		return
 	}
 	if res.SuperError != nil {
-		return s
+		return
 	}
 	if res.Changed && !u.r.preen() {
 		fmt.Fprintf(u.out, "\n%s: ***** FILE SYSTEM WAS MODIFIED *****\n", name)
@@ -270,10 +311,9 @@ func (u *ui) end(res *fsck.Result, err error, took time.Duration) int {
 	if err == nil && !u.r.opts.OnlyJournal {
 		u.summary(res)
 	}
-	if u.r.timing {
-		fmt.Fprintf(u.out, "%s: %.2fs, %d KiB read, %d KiB written\n", name, took.Seconds(), res.BlocksRead, res.BlocksWritten)
+	if u.times != nil {
+		u.times.end(u.out, u.r.timing > 1, res)
 	}
-	return s
 }
 
 // tenths returns a share in percent, with a digit behind the point.
@@ -303,6 +343,9 @@ func (u *ui) summary(r *fsck.Result) {
 			return "0.00"
 		}
 		return fmt.Sprintf("%.2f", 100*float64(n)/float64(of))
+	}
+	if u.r.settings.reportFeatures {
+		fmt.Fprintf(u.out, "\nFilesystem features: %s\n", r.Features)
 	}
 	fmt.Fprintln(u.out)
 	fmt.Fprintf(u.out, "%12d inode%s used (%s%%, out of %d)\n", r.InodesUsed, plural(r.InodesUsed), hundredths(r.InodesUsed, r.Inodes), r.Inodes)

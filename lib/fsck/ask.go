@@ -64,11 +64,11 @@ type latchState struct {
 // fix reports a problem and returns whether to do what its row proposes.
 func (c *checker) fix(code Code, p Problem) bool {
 	c.leave()
-	p.Code = code
-	r := code.row()
-	if r == nil {
-		panic("fsck: no row for a code")
+	if c.opts.Overrides[code].Ignore {
+		return false
 	}
+	p.Code = code
+	r, never := c.row(code)
 	quiet := false
 	var l *latchState
 	if r.latch != latchNone {
@@ -90,6 +90,8 @@ func (c *checker) fix(code Code, p Problem) bool {
 	}
 	def := !r.defaultNo && c.opts.Mode != ModeNo
 	switch {
+	case never:
+		p.Asked = r.ask != askNone
 	case r.ask == askNone:
 		p.Answer = def
 	case c.opts.Mode == ModePreen:
@@ -101,7 +103,7 @@ func (c *checker) fix(code Code, p Problem) bool {
 			c.abort(ErrManual)
 		case preenLeaves:
 		default:
-			p.Answer = true
+			p.Answer = !r.defaultNo
 		}
 	case l != nil && latchRows[r.latch].end == 0 && latchRows[r.latch].open.row().ask != askNone:
 		p.Asked, p.Answer = true, l.yes
@@ -118,7 +120,7 @@ func (c *checker) fix(code Code, p Problem) bool {
 			}
 		}
 	}
-	if p.Asked && !p.Answer && !r.notFix {
+	if p.Asked && !p.Answer && !r.noOK {
 		c.invalid = true
 	}
 	if p.Answer && !r.notFix && !c.noFix && c.canWrite() {
@@ -131,6 +133,45 @@ func (c *checker) fix(code Code, p Problem) bool {
 		c.abort(ErrAborted)
 	}
 	return p.Answer && c.canWrite()
+}
+
+// Override changes what is done about a problem. What is nil stays as it is.
+type Override struct {
+	PreenOK   *bool // a run that must not ask repairs it, or leaves it to a person
+	NoOK      *bool // a no leaves nothing wrong
+	NoDefault *bool // what is proposed is no
+	NotAFix   *bool // what is done about it is no correction
+	ForceNo   bool  // it is not repaired, whoever says yes
+	Ignore    bool  // it is not told of, and left alone
+}
+
+// row returns the row of a code, with what the options change of it, and whether
+// the answer is no whatever it says.
+func (c *checker) row(code Code) (r *row, never bool) {
+	if r = code.row(); r == nil {
+		panic("fsck: no row for a code")
+	}
+	o, ok := c.opts.Overrides[code]
+	if !ok && !r.notFix {
+		return r, false
+	}
+	n := *r
+	n.noOK = r.notFix // what only improves something can be left
+	set := func(to *bool, v *bool) {
+		if v != nil {
+			*to = *v
+		}
+	}
+	set(&n.defaultNo, o.NoDefault)
+	set(&n.notFix, o.NotAFix)
+	set(&n.noOK, o.NoOK)
+	if o.PreenOK != nil && r.preen != preenFatal && r.ask != askNone {
+		n.preen = preenStops
+		if *o.PreenOK {
+			n.preen = preenDoes
+		}
+	}
+	return &n, o.ForceNo
 }
 
 // tell reports a problem about which nothing is asked.

@@ -17,12 +17,13 @@ type Options struct {
 	Mode  Mode
 	Asker Asker // nil: told nothing, and answered no
 
-	Force     bool   // check even what says it is clean
-	SbBlock   uint64 // superblock to use, in blocks of SbSize; 0 is the primary
-	SbSize    int    // bytes of a block; 0: found out
-	Journal   blockdev.Device
-	NoJournal bool // do not make a journal anew
-	Threads   int  // goroutines that go ahead of passes 1, 2 and 5; 0: as many as there are CPUs, -1: none
+	Force       bool   // check even what says it is clean
+	SbBlock     uint64 // superblock to use, in blocks of SbSize; 0 is the primary
+	SbSize      int    // bytes of a block; 0: found out
+	Journal     blockdev.Device
+	NoJournal   bool // do not make a journal anew
+	NoReadahead bool // ask for nothing before it is needed
+	Threads     int  // goroutines that go ahead of passes 1, 2 and 5; 0: as many as there are CPUs, -1: none
 
 	OnlyJournal     bool // replay the journal, and nothing else
 	CompressDirs    bool // rebuild all directories, as -D
@@ -33,7 +34,10 @@ type Options struct {
 	Discard         bool // discard free blocks when the file system is found consistent
 	BrokenClock     bool // times prove nothing
 	AcceptTimeFudge bool // times less than a day ahead are in order
+	OnBattery       bool // a periodic check can wait twice as long
 	DirSlack        int  // percent of blocks of rebuilt directories left free
+
+	Overrides map[Code]Override // what is done about single problems
 
 	Now  func() time.Time
 	Rand func([]byte) // random bytes, for a UUID that is missing and the number of a new journal's first transaction
@@ -56,6 +60,7 @@ type Result struct {
 	Inodes, InodesUsed uint64
 	Blocks, BlocksUsed uint64 // in blocks of the file system
 	FreeBlocks         uint64
+	Features           string // by name
 	Counts
 
 	BlocksRead, BlocksWritten uint64

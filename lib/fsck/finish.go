@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/e2kit/e2kit/lib/e2p"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -19,8 +20,12 @@ func (c *checker) skip() bool {
 	if o.Force || o.CompressDirs || c.invalid || c.fixed || c.usedBackup {
 		return false
 	}
+	max, every := c.res.MaxCount, c.res.CheckEvery
+	if o.OnBattery {
+		max, every = 2*max, 2*every
+	}
 	why := ""
-	switch max, every := c.res.MaxCount, c.res.CheckEvery; {
+	switch {
 	case (c.res.LastState|s.State.Get())&ondisk.StateError != 0:
 		why = "contains a file system with errors"
 	case c.res.LastState&ondisk.StateValid == 0:
@@ -100,6 +105,7 @@ func (c *checker) afterPasses() {
 // summary fills in what the last line tells.
 func (c *checker) summary() {
 	r, s := c.res, c.sb
+	r.Features = e2p.FeatureNames(e2p.FeaturesOf(s))
 	r.Inodes, r.Blocks = uint64(s.InodesCount.Get()), uint64(c.blocks)
 	r.InodesUsed = r.Inodes - min(r.Inodes, uint64(s.FreeInodes.Get()))
 	r.BlocksUsed = r.Blocks - min(r.Blocks, s.FreeBlocksCount())

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -18,6 +19,13 @@ func (c *checker) readAt(p []byte, off int64) error {
 	}
 	c.res.BlocksRead += uint64(len(p) / 1024)
 	return err
+}
+
+// prefetch has n bytes read that will be needed soon.
+func (c *checker) prefetch(off, n int64) {
+	if !c.opts.NoReadahead {
+		blockdev.Prefetch(c.dev, off, n)
+	}
 }
 
 // read reads block b.

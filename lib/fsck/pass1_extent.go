@@ -1,7 +1,6 @@
 package fsck
 
 import (
-	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/endian"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
@@ -149,12 +148,12 @@ func (c *checker) prefetchNodes(node []byte, n int) {
 			run++
 			continue
 		case run > 0:
-			blockdev.Prefetch(c.dev, int64(first)<<c.blockBits, int64(run)<<c.blockBits)
+			c.prefetch(int64(first)<<c.blockBits, int64(run)<<c.blockBits)
 		}
 		first, run = e.Leaf(), 1
 	}
 	if run > 0 && n > 1 {
-		blockdev.Prefetch(c.dev, int64(first)<<c.blockBits, int64(run)<<c.blockBits)
+		c.prefetch(int64(first)<<c.blockBits, int64(run)<<c.blockBits)
 	}
 }
 

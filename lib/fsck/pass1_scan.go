@@ -3,7 +3,6 @@ package fsck
 import (
 	"slices"
 
-	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -60,7 +59,7 @@ func (c *checker) nextPiece(p *piece) bool {
 	p.off = t.off + int64(s.done)*int64(c.inodeSize)
 	p.buf = slices.Grow(p.buf[:0], int(n)*c.inodeSize)[:int(n)*c.inodeSize]
 	s.done += n
-	blockdev.Prefetch(c.dev, p.off, int64(len(p.buf)))
+	c.prefetch(p.off, int64(len(p.buf)))
 	if p.maps.inodeUsed == nil {
 		n := uint64(c.inodes) + 1
 		m := &p.maps

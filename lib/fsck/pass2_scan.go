@@ -3,7 +3,6 @@ package fsck
 import (
 	"slices"
 
-	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -45,7 +44,7 @@ func (c *checker) nextBatch(b *dirBatch, at *int) bool {
 	*at += n
 	b.eachRun(func(i, k int) {
 		if b.blocks[i].blk != 0 {
-			blockdev.Prefetch(c.dev, int64(b.blocks[i].blk)<<c.blockBits, int64(k)<<c.blockBits)
+			c.prefetch(int64(b.blocks[i].blk)<<c.blockBits, int64(k)<<c.blockBits)
 		}
 	})
 	return true

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"math/bits"
 
-	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -150,7 +149,7 @@ func (c *checker) prefetchBitmaps(g ondisk.Group) {
 	}
 	for _, b := range []ondisk.Fsblk{c.desc(g).BlockBitmap(), c.desc(g).InodeBitmap()} {
 		if c.valid(b, 1) {
-			blockdev.Prefetch(c.dev, int64(b)<<c.blockBits, int64(c.blockSize))
+			c.prefetch(int64(b)<<c.blockBits, int64(c.blockSize))
 		}
 	}
 }

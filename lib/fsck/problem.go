@@ -73,7 +73,10 @@ func (p *Problem) Question() string {
 }
 
 // String says what is wrong and where, without the question.
-func (p *Problem) String() string {
+func (p *Problem) String() string { return p.With(p.Code.Meaning()) }
+
+// With is String with other words for what is wrong.
+func (p *Problem) With(meaning string) string {
 	var w []string
 	if p.Group >= 0 {
 		w = append(w, fmt.Sprintf("group %d", p.Group))
@@ -101,7 +104,7 @@ func (p *Problem) String() string {
 	if p.Off >= 0 {
 		w = append(w, fmt.Sprintf("offset %d", p.Off))
 	}
-	s := strings.TrimPrefix(p.Code.Meaning(), "collecting question for ")
+	s := strings.TrimPrefix(meaning, "collecting question for ")
 	if len(w) > 0 {
 		s = strings.Join(w, ", ") + ": " + s
 	} else {
@@ -212,5 +215,6 @@ type row struct {
 	preen     preen
 	latch     latch
 	defaultNo bool // what is proposed is no
+	noOK      bool // a no leaves nothing wrong
 	notFix    bool // what is done about it does not count as a correction
 }

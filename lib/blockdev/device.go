@@ -112,6 +112,16 @@ func Prefetch(dev Device, off, n int64) {
 	}
 }
 
+// DropCache writes out what the system's cache has of dev, and has it forget it, so
+// that reading it takes the device. It fails with an error that is
+// errors.ErrUnsupported where there is no such thing.
+func DropCache(dev Device) error {
+	if d, ok := dev.(interface{ dropCache() error }); ok {
+		return d.dropCache()
+	}
+	return errors.ErrUnsupported
+}
+
 // FdOf returns the descriptor and offset that dev stands for, if it stands for
 // one: see Fder.
 func FdOf(dev Device) (fd uintptr, base int64, ok bool) {

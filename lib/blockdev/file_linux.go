@@ -218,6 +218,25 @@ func (f *File) prefetch(off, n int64) {
 	}
 }
 
+// dropCache is DropCache.
+func (f *File) dropCache() error {
+	if !f.users.enter() {
+		return f.fail("flush", 0, 0, errClosed)
+	}
+	defer f.users.leave()
+	err := unix.Fsync(f.fd)
+	if err == nil && f.block {
+		err = unix.IoctlSetInt(f.fd, unix.BLKFLSBUF, 0)
+	}
+	if err == nil {
+		err = unix.Fadvise(f.fd, f.base, f.size, unix.FADV_DONTNEED)
+	}
+	if err != nil {
+		return f.fail("flush", 0, 0, err)
+	}
+	return nil
+}
+
 // read fills p from byte off of the file on.
 func (f *File) read(p []byte, off int64) (int, error) {
 	if f.direct.Load() {

@@ -25,6 +25,11 @@ func (r *request) run(c *cli.Context) (int, error) {
 		return cli.FsckError, err
 	}
 	defer file.Close()
+	if r.flush {
+		if err := blockdev.DropCache(file); err != nil {
+			return cli.FsckError, err
+		}
+	}
 	var dev blockdev.Device = file
 	if r.journal != "" {
 		j, err := blockdev.Open(r.journal, blockdev.Options{ReadOnly: !write, Exclusive: write, Direct: blockdev.DirectOff})
@@ -42,12 +47,23 @@ func (r *request) run(c *cli.Context) (int, error) {
 		defer undo.file.Close()
 		dev = undo
 	}
+	if r.scan > 0 { // past the page cache, where it can be
+		scan, err := blockdev.Open(r.device, blockdev.Options{ReadOnly: r.scan < 2, Direct: blockdev.DirectAuto, Offset: r.offset})
+		if err != nil {
+			return cli.FsckError, fmt.Errorf("scan: %w", err)
+		}
+		defer scan.Close()
+		r.opts.BadBlocks.Device = scan
+	}
 	ui, err := newUI(c, r)
 	if err != nil {
 		return cli.FsckError, err
 	}
 	if r.opts.Mode == fsck.ModeAsk && !ui.prompt.Terminal() && c.Stdin == io.Reader(os.Stdin) && !ui.answers && os.Getenv("E2FSCK_FORCE_INTERACTIVE") == "" {
 		return cli.FsckError, errors.New("there is no terminal to ask questions at: use -n, -p or -y")
+	}
+	if r.fragcheck {
+		r.opts.Fragment = ui.fragment
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

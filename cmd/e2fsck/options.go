@@ -1,6 +1,8 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"strconv"
 	"strings"
@@ -23,6 +25,12 @@ type request struct {
 	timing        int // 1: at the end, 2: for each pass
 	showVersion   bool
 	json          bool
+	fragcheck     bool
+	flush         bool
+	scan          int // 1: by reading, 2: by writing too
+	keepBad       bool
+	badList       string
+	replaceBad    bool
 	args          []string
 	settings      settings
 }
@@ -75,6 +83,27 @@ func parse(c *cli.Context) (*request, error) {
 	}
 	if r.opts.Mode == fsck.ModeNo && r.opts.CompressDirs {
 		return nil, cli.Usagef("-D and -n cannot go together")
+	}
+	switch bad := r.badList != ""; {
+	case r.scan > 0 && bad:
+		return nil, cli.Usagef("-c and -l or -L cannot go together")
+	case r.opts.Mode == fsck.ModeNo && (r.scan > 0 || bad):
+		return nil, &cli.Exit{Status: cli.FsckError, Cause: errors.New("-n and -c, -l or -L cannot go together")}
+	case r.scan > 0:
+		r.opts.Force = true
+		r.opts.BadBlocks = &fsck.BadBlocks{Replace: !r.keepBad, Scan: true, Write: r.scan > 1}
+	case bad:
+		f, err := os.Open(r.badList)
+		if err != nil {
+			return nil, &cli.Exit{Status: cli.FsckError, Cause: err}
+		}
+		defer f.Close()
+		list, err := cli.ReadBlocks(f)
+		if err != nil {
+			return nil, &cli.Exit{Status: cli.FsckError, Cause: fmt.Errorf("%s: %w", r.badList, err)}
+		}
+		r.opts.Force = true
+		r.opts.BadBlocks = &fsck.BadBlocks{Blocks: list, Replace: r.replaceBad}
 	}
 	dev, query, ok := strings.Cut(args[0], "?")
 	if ok {
@@ -135,14 +164,23 @@ func (r *request) set(name, v string) error {
 			return cli.Usagef("option -C: %q is not a file descriptor", v)
 		}
 		r.progress, r.hasProgress = n, true
-	case "c", "l", "L":
-		return cli.Usagef("option -%s is not supported: badblocks(8) and -l of the C e2fsck can do it", name)
+	case "c":
+		r.scan++
+	case "k":
+		r.keepBad = true
+	case "l", "L":
+		if r.badList != "" {
+			return cli.Usagef("one list of bad blocks at a time")
+		}
+		r.badList, r.replaceBad = v, name == "L"
 	case "D":
 		r.opts.CompressDirs = true
 	case "E":
 		return r.extended(v)
 	case "f":
 		r.opts.Force = true
+	case "F":
+		r.flush = true
 	case "j":
 		r.journal = v
 	case "m":
@@ -219,12 +257,14 @@ func (r *request) extended(list string) error {
 				return err
 			}
 			r.settings.logName = v
-		case "unshare_blocks", "fragcheck":
-			return cli.Usagef("extended option %s is not supported", key)
+		case "unshare_blocks":
+			o.Unshare = true
+		case "fragcheck":
+			r.fragcheck = true
 		default:
 			return cli.Usagef("unknown extended option %q: there are ea_ver, journal_only, discard, nodiscard, "+
 				"optimize_extents, no_optimize_extents, inode_count_fullmap, readahead_kb, bmap2extent, fixes_only, "+
-				"check_encoding, problem_log, log_filename", key)
+				"check_encoding, unshare_blocks, fragcheck, problem_log, log_filename", key)
 		}
 	}
 	return nil

@@ -28,8 +28,14 @@ type progress struct {
 
 func newProgress(r *request, stdout io.Writer, enc *json.Encoder) *progress {
 	p := &progress{r: r, w: stdout, enc: enc, began: time.Now()}
-	if r.progress > 0 {
-		p.w, p.lines, p.enc = os.NewFile(uintptr(r.progress), "progress"), true, nil
+	switch fd := max(r.progress, -r.progress); fd {
+	case 0:
+	case 1:
+		p.lines, p.enc = true, nil
+	case 2:
+		p.w, p.lines, p.enc = os.Stderr, true, nil
+	default:
+		p.w, p.lines, p.enc = os.NewFile(uintptr(fd), "progress"), true, nil
 	}
 	p.on.Store(r.hasProgress && r.progress >= 0)
 	return p

@@ -158,6 +158,28 @@ func (u *ui) Tell(p *fsck.Problem) {
 	}
 }
 
+// fragment prints a line of -E fragcheck, in the form of the C tool.
+func (u *ui) fragment(f fsck.Fragment) {
+	if u.enc != nil {
+		_ = u.enc.Encode(struct {
+			Fragment fsck.Fragment `json:"fragment"`
+		}{f})
+		return
+	}
+	kind := '?'
+	switch {
+	case f.Dir:
+		kind = 'd'
+	case f.Reg:
+		kind = 'f'
+	}
+	if f.Extent {
+		fmt.Fprintf(u.out, "%6d(%c): expecting %6d actual extent phys %6d log %d len %d\n", f.Ino, kind, f.Want, f.Blk, f.Lblk, f.Len)
+	} else {
+		fmt.Fprintf(u.out, "%6d(%c): expecting %6d got phys %6d (blkcnt %d)\n", f.Ino, kind, f.Want, f.Blk, f.Lblk)
+	}
+}
+
 // differences prints the members of a list of differences of a bitmap on one line.
 func (u *ui) differences(p *fsck.Problem) bool {
 	run := func(sign string, first uint64) {

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"strconv"
-	"strings"
 	"syscall"
 
+	"github.com/e2kit/e2kit/internal/cli"
 	"github.com/e2kit/e2kit/lib/blockdev"
 )
 
@@ -22,7 +19,7 @@ func (m *maker) findBadBlocks(dev blockdev.Device) error {
 			return fail("list of bad blocks: %w", err)
 		}
 		defer f.Close()
-		if m.opts.BadBlocks, err = readBadBlocks(f); err != nil {
+		if m.opts.BadBlocks, err = cli.ReadBlocks(f); err != nil {
 			return fail("list of bad blocks %s: %w", m.badList, err)
 		}
 	}
@@ -35,24 +32,6 @@ func (m *maker) findBadBlocks(dev blockdev.Device) error {
 	}
 	m.opts.BadBlocks = append(m.opts.BadBlocks, bad...)
 	return nil
-}
-
-// readBadBlocks reads block numbers, one a line. Lines of anything else are
-// left out, but told.
-func readBadBlocks(r io.Reader) (bad []uint64, err error) {
-	sc := bufio.NewScanner(r)
-	for line := 1; sc.Scan(); line++ {
-		t := strings.TrimSpace(sc.Text())
-		if t == "" || t[0] == '#' {
-			continue
-		}
-		n, err := strconv.ParseUint(t, 10, 32)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %q is not a block number: %w", line, t, syscall.EINVAL)
-		}
-		bad = append(bad, n)
-	}
-	return bad, sc.Err()
 }
 
 // patterns are what the write test writes and reads back.

@@ -8,9 +8,10 @@ import (
 
 // maps is what pass 1 finds out about blocks and inodes.
 type maps struct {
-	found *bitmap // clusters in use
-	dup   *bitmap // clusters that are claimed more than once
-	meta  *bitmap // blocks of the file system itself
+	found  *bitmap // clusters in use
+	dup    *bitmap // clusters that are claimed more than once
+	shared *bitmap // clusters that are claimed more than once, and may be
+	meta   *bitmap // blocks of the file system itself
 
 	inodeUsed *bitmap
 	inodeDir  *bitmap
@@ -34,7 +35,10 @@ type maps struct {
 	largeFiles bool
 	largeDirs  bool
 	badList    map[ondisk.Fsblk]bool
-	badMap     bool // the list of bad blocks lies on bad blocks itself
+	badMap     bool           // the list of bad blocks lies on bad blocks itself
+	badMeta    []ondisk.Fsblk // blocks of the list's own map
+	badHad     []ondisk.Fsblk // what it held
+	badWant    []ondisk.Fsblk // what is to be listed, sorted
 
 	holes     uint64 // of directories
 	allocHint uint64
@@ -45,7 +49,7 @@ func (c *checker) newMaps() {
 	c.res.Counts = Counts{}
 	c.xattrs = xattrState{refs: map[ondisk.Fsblk]*xattrRef{}, inodes: map[ondisk.Ino]uint64{}}
 	c.enc = encState{ids: map[string]int{}, policy: map[ondisk.Ino]int{}}
-	c.found, c.dup = newBitmap(c.clusters), newBitmap(c.clusters)
+	c.found, c.dup, c.shared = newBitmap(c.clusters), newBitmap(c.clusters), newBitmap(c.clusters)
 	c.meta = newBitmap(uint64(c.blocks))
 	n := uint64(c.inodes) + 1
 	c.inodeUsed, c.inodeDir, c.inodeReg = newBitmap(n), newBitmap(n), newBitmap(n)
@@ -103,10 +107,13 @@ func (c *checker) claimClusters(k, n uint64) {
 	e := k + n
 	if c.found.anyRange(k, e-k) {
 		for i := k; i < e; i++ {
-			if c.found.test(i) {
-				c.dup.set(i)
-			} else {
+			switch {
+			case !c.found.test(i):
 				c.found.set(i)
+			case c.hasShared && !c.opts.Unshare:
+				c.shared.set(i) // on purpose
+			default:
+				c.dup.set(i)
 			}
 		}
 		return
@@ -190,7 +197,7 @@ func (c *checker) countFree(g ondisk.Group, d int) {
 // release frees the cluster of block b, which nothing else claims.
 func (c *checker) release(b ondisk.Fsblk) {
 	k := c.cluster(b)
-	if c.dup.test(k) || !c.found.test(k) || c.meta.test(uint64(b)) {
+	if c.dup.test(k) || c.shared.test(k) || !c.found.test(k) || c.meta.test(uint64(b)) {
 		return
 	}
 	if c.counted {
@@ -206,7 +213,7 @@ func (c *checker) release(b ondisk.Fsblk) {
 // releaseCounted is release as the file system itself would do it.
 func (c *checker) releaseCounted(b ondisk.Fsblk) {
 	k := c.cluster(b)
-	if c.found.test(k) && !c.dup.test(k) && !c.meta.test(uint64(b)) {
+	if c.found.test(k) && !c.dup.test(k) && !c.shared.test(k) && !c.meta.test(uint64(b)) {
 		was := c.counted
 		c.counted = true
 		c.release(b)

@@ -9,6 +9,7 @@ import (
 // and what lies on them.
 func (c *checker) badBlocksInode() {
 	c.badList = map[ondisk.Fsblk]bool{}
+	c.findBad()
 	r, err := c.inode(ondisk.BadIno)
 	if err != nil {
 		return
@@ -54,6 +55,7 @@ func (c *checker) badBlocksInode() {
 		delete(c.badList, table) // or nothing could be read
 	}
 	c.onlyCsum(x)
+	c.mergeBad()
 	for blk := range c.badList {
 		c.res.BadBlocks++
 		c.claim(blk)
@@ -108,6 +110,7 @@ func (c *checker) badPointer(x *inodeState, v *endian.LE32, level int) bool {
 			c.write(blk, data)
 		}
 		c.claim(blk)
+		c.badMeta = append(c.badMeta, blk)
 		x.clusters++
 		return false
 	}

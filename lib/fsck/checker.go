@@ -37,6 +37,9 @@ type Options struct {
 	OnBattery       bool // a periodic check can wait twice as long
 	DirSlack        int  // percent of blocks of rebuilt directories left free
 
+	Unshare   bool              // copy blocks that the feature shared_blocks lets files share, and drop it
+	Fragment  func(f Fragment)  // told of each place where a file does not go on behind what comes before
+	BadBlocks *BadBlocks        // to be listed as bad
 	Overrides map[Code]Override // what is done about single problems
 
 	Now  func() time.Time
@@ -70,6 +73,18 @@ type Result struct {
 	SuperError                error  // what is wrong with the superblock, if nothing could be checked
 	BackupUsed                uint64 // block of the superblock that was used instead of the primary
 	MemoryBitmaps             uint64
+	Scanned                   bool     // bad blocks were looked for
+	BadFound                  []uint64 // and these found
+}
+
+// Fragment is a place where a file does not go on on the device behind what comes
+// before.
+type Fragment struct {
+	Ino       ondisk.Ino
+	Dir, Reg  bool
+	Want, Blk ondisk.Fsblk // where it would go on, and where it does
+	Lblk, Len uint64
+	Extent    bool // it is an extent, not a block of a map
 }
 
 // Counts are what a file system holds, by kind.
@@ -144,6 +159,9 @@ type checker struct {
 func Check(ctx context.Context, dev blockdev.Device, o Options) (*Result, error) {
 	if o.Asker == nil {
 		o.Asker = nobody{}
+	}
+	if o.Unshare {
+		o.Force = true
 	}
 	if o.Now == nil {
 		o.Now = time.Now

@@ -21,7 +21,7 @@
 //
 //	0   super.go, super_check.go, journal.go, orphan.go, late.go: superblock and
 //	    descriptors, backups, journal replay, orphans, resize inode
-//	1   pass1*.go, badblocks.go, reloc.go: each inode by itself, who claims which
+//	1   pass1*.go, badblocks.go, badlist.go, unshare.go, reloc.go: each inode by itself, who claims which
 //	    blocks; 1B to 1D (pass1b.go) give blocks that are claimed twice
 //	    to one of their users, 1E makes extent trees anew
 //	2   pass2*.go, htree.go: entries of directories, and their indexes

@@ -20,6 +20,7 @@ func (c *checker) pass1() {
 	}
 	c.badBlocksInode()
 	c.scanTables()
+	c.storeBad()
 	c.endLatch(latchLowDtime)
 	c.journalAgain()
 	c.fixRefcounts()
@@ -32,6 +33,7 @@ func (c *checker) pass1() {
 		c.pass1b()
 		c.journalAgain()
 	}
+	c.dropShared()
 	c.pass1e()
 	if c.restart {
 		c.abort(errRestart)

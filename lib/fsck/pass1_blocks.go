@@ -259,6 +259,7 @@ func (c *checker) pointer(x *inodeState, v *endian.LE32, level int, next *uint64
 	}
 	if x.prev != 0 && x.prev+1 != blk {
 		x.fragmented = true
+		c.fragment(x, blk, first, 1, false)
 	}
 	x.prev = blk
 	if level == 0 {
@@ -298,6 +299,14 @@ func (c *checker) pointer(x *inodeState, v *endian.LE32, level int, next *uint64
 		c.write(blk, data)
 	}
 	return false
+}
+
+// fragment tells of a place where a file does not go on behind what comes before.
+func (c *checker) fragment(x *inodeState, blk ondisk.Fsblk, lblk, n uint64, extent bool) {
+	if c.opts.Fragment != nil {
+		c.leave()
+		c.opts.Fragment(Fragment{x.ino, x.isDir, x.isReg, x.prev + 1, blk, lblk, n, extent})
+	}
 }
 
 // illegal deals with a pointer to where no block of the inode can be.

@@ -223,6 +223,7 @@ func (w *extentWalk) leafEntry(node []byte, i, total int, repair bool) (dirty bo
 	}
 	if x.prev != 0 && x.prev+1 != blk {
 		x.fragmented = true
+		c.fragment(x, blk, lblk, n, true)
 	}
 	if c.clusterBits == 0 {
 		c.claimRange(blk, n)

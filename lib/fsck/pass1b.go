@@ -25,6 +25,10 @@ type dupCluster struct {
 // each its own copy, or deletes it (1D).
 func (c *checker) pass1b() {
 	c.begin(P1BPass)
+	if c.unsharing() { // nothing is wrong, and counts follow
+		c.noFix, c.counted = true, true
+		defer func() { c.noFix, c.counted = false, false }()
+	}
 	d := &dupState{by: map[uint64]*dupCluster{}, of: map[ondisk.Ino][]uint64{}, acl: map[ondisk.Fsblk][]ondisk.Ino{}}
 	for i := c.inodeUsed.next(1, uint64(c.inodes)+1); i <= uint64(c.inodes); i = c.inodeUsed.next(i+1, uint64(c.inodes)+1) {
 		if i%4096 == 0 {
@@ -43,6 +47,10 @@ func (c *checker) pass1b() {
 	p := at(0)
 	p.Num = uint64(len(d.inodes))
 	c.tell(P1DNumDup, p)
+	if c.unsharing() {
+		c.unshare(d)
+		return
+	}
 	for _, ino := range d.inodes {
 		if ino == ondisk.ResizeIno && len(d.inodes) > 1 {
 			continue // the others give way

@@ -39,7 +39,7 @@ type super struct {
 
 	hasCsum, hasGDTCsum, hasExtents, has64, hasFiletype, hasHugeFile, hasMetaBG bool
 	hasFlexBG, hasInline, hasEAInode, hasBigalloc, hasLargeDir, hasQuota        bool
-	hasCasefold, hasEncrypt                                                     bool
+	hasCasefold, hasEncrypt, hasShared                                          bool
 
 	sbDirty, gdtDirty bool
 	usedBackup        bool
@@ -379,6 +379,7 @@ func (c *checker) features() {
 	c.hasLargeDir = s.HasIncompat(ondisk.IncompatLargeDir)
 	c.hasQuota = s.HasROCompat(ondisk.ROCompatQuota)
 	c.hasCasefold = s.HasIncompat(ondisk.IncompatCasefold)
+	c.hasShared = s.HasROCompat(ondisk.ROCompatSharedBlocks)
 	c.hasEncrypt = s.HasIncompat(ondisk.IncompatEncrypt)
 }
 

@@ -8,8 +8,8 @@ _e2fsck() {
 	-b) words="8193 32768" ;;
 	-C) words="0 -1" ;;
 	-E) words="ea_ver= journal_only discard nodiscard optimize_extents no_optimize_extents inode_count_fullmap
-		no_inode_count_fullmap readahead_kb= bmap2extent fixes_only check_encoding problem_log= log_filename=" ;;
-	-j|-z) COMPREPLY=($(compgen -f -- "$cur")); return ;;
+		no_inode_count_fullmap readahead_kb= bmap2extent fixes_only unshare_blocks fragcheck check_encoding problem_log= log_filename=" ;;
+	-j|-l|-L|-z) COMPREPLY=($(compgen -f -- "$cur")); return ;;
 	esac
 	if [ -n "$words" ]; then
 		# The last item of a list.
@@ -19,7 +19,7 @@ _e2fsck() {
 	elif [[ $cur == --* ]]; then
 		COMPREPLY=($(compgen -W "--help --json" -- "$cur"))
 	elif [[ $cur == -* ]]; then
-		COMPREPLY=($(compgen -W "-a -b -B -C -D -E -f -F -j -m -n -p -t -tt -v -V -y -z --json" -- "$cur"))
+		COMPREPLY=($(compgen -W "-a -b -B -c -cc -C -D -E -f -F -j -k -l -L -m -n -p -t -tt -v -V -y -z --json" -- "$cur"))
 	else
 		COMPREPLY=($(compgen -f -- "$cur"))
 	fi

@@ -58,6 +58,7 @@ func command(name string) *cli.Command {
 			flag("V", "show the version"),
 			flag("x", "nothing (kept)"),
 			strs("z", "undo `FILE` to write"),
+			strs("memory", "`SIZE` from which on what is known of directories goes to a file"),
 			flag("json", "findings as JSON, one object a line"),
 		},
 		Description: strings.TrimSpace(exitCodes),

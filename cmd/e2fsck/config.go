@@ -70,6 +70,7 @@ func (r *request) configure() error {
 	s.logs = logPlace{k.string("options", "log_dir"), k.string("options", "log_dir_fallback"), k.bool(false, "options", "log_dir_wait")}
 	s.logName, s.problemLogName = k.string("options", "log_filename"), k.string("options", "problem_log_filename")
 	s.undoDir = k.string("defaults", "undo_dir")
+	k.scratch(o)
 	k.problems(o, s)
 	if !k.bool(true, "options", "clear_test_fs_flag") {
 		o.Overrides[fsck.P0ClearTestFS] = fsck.Override{Ignore: true}
@@ -116,6 +117,16 @@ func (k *conf) int(def int, path ...string) int {
 		k.bad(path, v, "a number")
 	}
 	return int(n)
+}
+
+// scratch reads whether what is known of directories lies in a file.
+func (k *conf) scratch(o *fsck.Options) {
+	o.Scratch = k.string("scratch_files", "directory")
+	from := k.int(0, "scratch_files", "numdirs_threshold")
+	k.bool(true, "scratch_files", "icount")
+	if st, err := os.Stat(o.Scratch); k.bool(true, "scratch_files", "dirinfo") && o.Scratch != "" && err == nil && st.IsDir() {
+		o.Memory, o.ScratchFrom = -1, uint64(from)
+	}
 }
 
 // problems reads what is different about single problems.

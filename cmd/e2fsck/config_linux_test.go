@@ -205,3 +205,31 @@ func TestUndoDir(t *testing.T) {
 		t.Error("e2undo does not bring back the same bytes")
 	}
 }
+
+// TestMemory: what is known of directories goes to a file, by option or
+// configuration.
+func TestMemory(t *testing.T) {
+	path, dir := image(t), testfs.Scratch(t)
+	for _, c := range []struct {
+		conf    string
+		args    []string
+		spilled bool
+	}{
+		{"", nil, false},
+		{"", []string{"--memory", "64M"}, false},
+		{"", []string{"--memory", "1k"}, true},
+		{"[scratch_files]\n directory = " + dir + "\n", nil, true},
+		{"[scratch_files]\n directory = " + dir + "\n numdirs_threshold = 1000\n", nil, false},
+		{"[scratch_files]\n directory = " + dir + "\n dirinfo = false\n", nil, false},
+		{"[scratch_files]\n directory = /nonexistent\n", nil, false},
+	} {
+		configure(t, c.conf)
+		status, out := e2fsck("", append(append([]string{"-fn", "--json"}, c.args...), path)...)
+		if status != 0 || strings.Contains(out, `"Spilled":0`) == c.spilled {
+			t.Errorf("%q %v: status %d: %s", c.conf, c.args, status, out)
+		}
+	}
+	if status, _ := e2fsck("", "-fn", "--memory", "much", path); status != 16 {
+		t.Errorf("--memory much: status %d", status)
+	}
+}

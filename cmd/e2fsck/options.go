@@ -201,6 +201,12 @@ func (r *request) set(name, v string) error {
 		r.showVersion = true
 	case "z":
 		r.undo = v
+	case "memory":
+		n, err := cli.ParseSize(v, 1)
+		if err != nil || n <= 0 {
+			return cli.Usagef("option --memory: %q is no size in bytes", v)
+		}
+		r.opts.Memory, r.opts.ScratchFrom = n, 0
 	case "json":
 		r.json = true
 	}

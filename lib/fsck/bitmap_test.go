@@ -85,3 +85,33 @@ func TestTable(t *testing.T) {
 		}
 	}
 }
+
+// TestIcount compares counters with plain ones, in pages with few and with many
+// that are larger than 1.
+func TestIcount(t *testing.T) {
+	const n = 3 * icountPage
+	c, plain := newIcount(n), make([]uint16, n+1)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for step := range 60000 {
+		i := uint64(rng.IntN(n))
+		if rng.IntN(3) > 0 {
+			i %= icountPage // crowded
+		} else if i >= icountPage {
+			i -= i % 9
+		}
+		if v := uint16([]int{0, 1, 1, 2, 3, 65535}[rng.IntN(6)]); rng.IntN(2) == 0 {
+			c.set(i, v)
+			plain[i] = v
+		} else {
+			d := rng.IntN(5) - 2
+			c.add(i, d)
+			plain[i] = uint16(max(0, min(int(plain[i])+d, 65535)))
+		}
+		if j := uint64(rng.IntN(n)); c.get(j) != plain[j] || c.get(i) != plain[i] {
+			t.Fatalf("step %d: %d is %d, not %d; %d is %d, not %d", step, i, c.get(i), plain[i], j, c.get(j), plain[j])
+		}
+	}
+	if c.page[0].all == nil || c.page[1].all != nil {
+		t.Error("both kinds of pages were to be tried")
+	}
+}

@@ -37,8 +37,16 @@ type Options struct {
 	OnBattery       bool // a periodic check can wait twice as long
 	DirSlack        int  // percent of blocks of rebuilt directories left free
 
-	Unshare   bool              // copy blocks that the feature shared_blocks lets files share, and drop it
-	Fragment  func(f Fragment)  // told of each place where a file does not go on behind what comes before
+	Unshare  bool             // copy blocks that the feature shared_blocks lets files share, and drop it
+	Fragment func(f Fragment) // told of each place where a file does not go on behind what comes before
+	// What is known of directories, 12 bytes of each and 24 of each of their blocks,
+	// goes to an unlinked file in the folder Scratch ("": the system's for such
+	// files) once it takes more than Memory bytes. 0: it stays in memory;
+	// -1: it goes there at once.
+	Memory      int64
+	Scratch     string
+	ScratchFrom uint64 // only for file systems with so many directories
+
 	BadBlocks *BadBlocks        // to be listed as bad
 	Overrides map[Code]Override // what is done about single problems
 
@@ -75,6 +83,7 @@ type Result struct {
 	MemoryBitmaps             uint64
 	Scanned                   bool     // bad blocks were looked for
 	BadFound                  []uint64 // and these found
+	Spilled                   uint64   // bytes of lists that went to a scratch file
 }
 
 // Fragment is a place where a file does not go on on the device behind what comes
@@ -139,9 +148,10 @@ type checker struct {
 	invalid bool // something is left as it was
 	dirtied bool // the superblock on the device says that it is not clean
 
-	foundSuper []byte  // the primary superblock, before it was made to say so
-	gen        uint64  // counts changes that what was looked at ahead of a pass may not show
-	report     *report // of a scout
+	foundSuper []byte   // the primary superblock, before it was made to say so
+	gen        uint64   // counts changes that what was looked at ahead of a pass may not show
+	report     *report  // of a scout
+	scratch    *scratch // nil: all stays in memory
 
 	current inodeState // what pass 1 looks at
 	nodes   [][]byte   // of its extent tree, by level
@@ -178,7 +188,11 @@ func Check(ctx context.Context, dev blockdev.Device, o Options) (*Result, error)
 		c := &checker{ctx: ctx, dev: dev, opts: o, res: res, always: always, fixed: fixed, changed: chg, dirtied: dirty}
 		c.now = uint32(o.Now().Unix())
 		c.replayed, c.journalGone, c.foundSuper = replayed, journalGone, foundSuper
+		if o.Memory != 0 {
+			c.scratch = &scratch{dir: o.Scratch, limit: max(o.Memory, 0)}
+		}
 		err = c.guard()
+		c.scratch.close()
 		fixed, chg, dirty, replayed, journalGone = c.fixed, c.changed, c.dirtied, c.replayed, c.journalGone
 		foundSuper = c.foundSuper
 		res.Fixed, res.Changed, res.Left, res.Replayed = fixed, chg, c.invalid, replayed

@@ -47,12 +47,12 @@ func (c *checker) initDirs() {
 
 func (c *checker) addDir(ino ondisk.Ino) {
 	if n := len(c.dirs); n == 0 || c.dirs[n-1].ino < ino {
-		c.dirs = append(c.dirs, dirInfo{ino: ino})
+		c.dirs = append(grown(c, c.dirs, 1), dirInfo{ino: ino})
 		return
 	}
 	i, ok := slices.BinarySearchFunc(c.dirs, ino, func(d dirInfo, i ondisk.Ino) int { return int(int64(d.ino) - int64(i)) })
 	if !ok {
-		c.dirs = slices.Insert(c.dirs, i, dirInfo{ino: ino})
+		c.dirs = slices.Insert(grown(c, c.dirs, 1), i, dirInfo{ino: ino})
 	}
 }
 
@@ -81,7 +81,7 @@ func (c *checker) addDirBlock(ino ondisk.Ino, blk ondisk.Fsblk, lblk uint64) {
 	if c.report != nil && len(c.dblist) == reportMost {
 		c.leave()
 	}
-	c.dblist = append(c.dblist, dirBlock{ino, blk, lblk})
+	c.dblist = append(grown(c, c.dblist, 1), dirBlock{ino, blk, lblk})
 }
 
 // moveDirBlocks notes where the blocks of a directory lie now.

@@ -13,6 +13,14 @@ func (c *checker) pass1() {
 	c.begin(P1Pass)
 	c.newMaps()
 	c.initDirs()
+	if n := uint64(0); c.scratch != nil && c.opts.ScratchFrom > 0 {
+		for g := range c.groups {
+			n += uint64(c.desc(g).UsedDirs())
+		}
+		if n < c.opts.ScratchFrom {
+			c.scratch = nil
+		}
+	}
 	c.claimTables()
 	c.lowDtime = c.sb.MkfsTime.Get() >= c.sb.InodesCount.Get() || c.sb.MkfsTime.Get() == 0
 	if w := c.sb.Wtime.Get(); w != 0 && w < c.sb.InodesCount.Get() {

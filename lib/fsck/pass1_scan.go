@@ -198,7 +198,8 @@ func (c *checker) adopt(p *piece, from, to *mark) {
 			c.dx[d.ino] = x
 		}
 	}
-	c.dblist = append(c.dblist, p.dblist[from.dirBlocks:to.dirBlocks]...)
+	blocks := p.dblist[from.dirBlocks:to.dirBlocks]
+	c.dblist = append(grown(c, c.dblist, len(blocks)), blocks...)
 	c.res.Counts.add(&to.counts, &from.counts)
 	c.largeFiles, c.largeDirs = c.largeFiles || to.largeFiles, c.largeDirs || to.largeDirs
 	c.holes += to.holes - from.holes

@@ -17,7 +17,7 @@ _e2fsck() {
 		COMPREPLY=($(compgen -P "$head" -W "$words" -- "$cur"))
 		[[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
 	elif [[ $cur == --* ]]; then
-		COMPREPLY=($(compgen -W "--help --json" -- "$cur"))
+		COMPREPLY=($(compgen -W "--help --json --memory" -- "$cur"))
 	elif [[ $cur == -* ]]; then
 		COMPREPLY=($(compgen -W "-a -b -B -c -cc -C -D -E -f -F -j -k -l -L -m -n -p -t -tt -v -V -y -z --json" -- "$cur"))
 	else

@@ -247,6 +247,7 @@ func (c *checker) trySave() (err error) {
 
 // run is one go through all passes.
 func (c *checker) run() error {
+	c.poll() // before anything is written
 	c.openSuper()
 	c.res.LastState = c.sb.State.Get()
 	if !c.onlyReplay {

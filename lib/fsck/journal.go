@@ -331,6 +331,13 @@ func (c *checker) checkJournalSuper(j *journal) bool {
 			c.tell(P0ClearV2Journal, at(0))
 		}
 	case jbd2.SuperblockV2:
+		if js.NrUsers.Get() > 1 && j.runs != nil {
+			if c.canWrite() {
+				clear(j.sb[36:1024])
+				c.sealJournal(j)
+			}
+			c.tell(P0ClearV2Journal, at(0))
+		}
 		const known = jbd2.IncompatRevoke | jbd2.Incompat64Bit | jbd2.IncompatAsyncCommit | jbd2.IncompatCsumV2 |
 			jbd2.IncompatCsumV3 | jbd2.IncompatFastCommit
 		if x := js.FeatureROComp.Get(); x != 0 {
@@ -344,13 +351,6 @@ func (c *checker) checkJournalSuper(j *journal) bool {
 				c.abort(ErrAborted)
 			}
 			return false
-		}
-		if js.NrUsers.Get() > 1 && j.runs != nil {
-			if c.canWrite() {
-				clear(j.sb[36:1024])
-				c.sealJournal(j)
-			}
-			c.tell(P0ClearV2Journal, at(0))
 		}
 	case jbd2.DescriptorBlock, jbd2.CommitBlock, jbd2.RevokeBlock:
 		return corrupt()
@@ -519,8 +519,16 @@ func (c *checker) replayFastCommits() bool {
 	if ino := ondisk.Ino(c.sb.JournalInum.Get()); err != nil && ino != 0 {
 		// The journal was found: what else its inode says means nothing.
 		c.editInode(ino, func(r ondisk.RawInode) {
-			r.Base().SizeHi.Set(0)
+			b := r.Base()
+			b.Mode.Set(ondisk.ModeReg | 0o600)
+			b.Flags.Set(b.Flags.Get() & ondisk.FlagExtents)
+			b.LinksCount.Set(1)
+			b.Dtime.Set(0)
+			b.SizeHi.Set(0)
 			r.SetFileACL(0)
+			if c.inodeSize > ondisk.GoodOldInodeSz {
+				clear(r[ondisk.GoodOldInodeSz:])
+			}
 		})
 		fs, err = ext2fs.Open(c.dev, ext2fs.Options{Journal: c.opts.Journal})
 	}

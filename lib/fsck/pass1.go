@@ -343,6 +343,7 @@ func (c *checker) specialInode(x *inodeState) bool {
 		}
 		if bad && c.fix(P1ReservedBadMode, p) {
 			b.Mode.Set(0)
+			b.Flags.Set(b.Flags.Get() &^ (ondisk.FlagEAInode | ondisk.FlagCasefold))
 			x.write(c)
 		}
 		c.checkBlocks(x)

@@ -480,6 +480,9 @@ func (c *checker) entry(s *dirScan, off int) {
 	unlink := func() {
 		binary.LittleEndian.PutUint32(b, 0)
 		s.dirty = true
+		if d := c.dir(s.ino); d != nil && s.dot == 1 {
+			d.dotdot = 0
+		}
 	}
 	switch s.dot {
 	case 0:

@@ -55,8 +55,12 @@ type super struct {
 	jnlBackup         ondisk.RawInode // made of the superblock's copy, where the journal inode is damaged
 }
 
-// knownIncompat and knownROCompat are the features that are understood.
+// knownCompat, knownIncompat and knownROCompat are the features that are understood.
+// What is compatible for mounting may all the same be something to check.
 const (
+	knownCompat = ondisk.CompatDirPrealloc | ondisk.CompatImagicInodes | ondisk.CompatHasJournal | ondisk.CompatExtAttr |
+		ondisk.CompatResizeInode | ondisk.CompatDirIndex | ondisk.CompatSparseSuper2 | ondisk.CompatFastCommit |
+		ondisk.CompatStableInodes | ondisk.CompatOrphanFile
 	knownIncompat = ondisk.IncompatFiletype | ondisk.IncompatRecover | ondisk.IncompatMetaBG | ondisk.IncompatExtents |
 		ondisk.Incompat64Bit | ondisk.IncompatMMP | ondisk.IncompatFlexBG | ondisk.IncompatEAInode | ondisk.IncompatCsumSeed |
 		ondisk.IncompatLargeDir | ondisk.IncompatInlineData | ondisk.IncompatEncrypt | ondisk.IncompatCasefold
@@ -258,6 +262,9 @@ func (c *checker) loadSuper(off int64) error {
 		in := s.FeatureIncompat.Get()
 		if in&ondisk.IncompatJournalDev != 0 {
 			return &ondisk.UnsupportedError{Feature: "this is an external journal, not a file system"}
+		}
+		if x := s.FeatureCompat.Get() &^ knownCompat; x != 0 {
+			return &ondisk.UnsupportedError{Feature: fmt.Sprintf("compat %#x", x)}
 		}
 		if x := in &^ knownIncompat; x != 0 {
 			return &ondisk.UnsupportedError{Feature: fmt.Sprintf("incompat %#x", x)}

@@ -47,7 +47,7 @@ var (
 	// ErrUnusable: there is no superblock, or none that can be worked with.
 	ErrUnusable = errors.New("no usable superblock")
 	// ErrManual: with ModePreen, something needs a person to decide.
-	ErrManual = errors.New("unexpected inconsistency: run fsck without -a or -p")
+	ErrManual = errors.New("what was found is for a person to decide")
 )
 
 // halt carries an error out of the passes, which have no other way to fail in

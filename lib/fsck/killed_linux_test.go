@@ -1,9 +1,13 @@
 package fsck_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -98,5 +102,86 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d kills", kills)
 	if kills < 100 {
 		t.Errorf("only %d kills", kills)
+	}
+}
+
+// killedRecipes are repairs of bitmaps, quota, attributes, maps and directories.
+var killedRecipes = []string{
+	"block bitmap, ranges", "inode bitmap, ranges", "quota", "attribute references", "value inode references", "two files share a range",
+	"index order", "same name twice", "orphan file gone", "orphans", "no root", "block bitmap on another",
+}
+
+// TestCrashed loses some of what a repair has written since its last sync: the next
+// run completes it, with all the files that a run that is not disturbed keeps. What
+// the undo file of the disturbed run has takes back all of it.
+func TestCrashed(t *testing.T) {
+	e2undo := testfs.Tool(t, "e2undo")
+	path := filepath.Join(testfs.Scratch(t), "image")
+	contentsOfDev := func(dev blockdev.Device) contents {
+		dump(t, dev, path)
+		return contentsOf(path)
+	}
+	run := func(dev blockdev.Device) (*fsck.Result, error) {
+		return fsck.Check(context.Background(), dev, fsck.Options{Mode: fsck.ModeYes, Force: true})
+	}
+	states := 0
+	for _, r := range recipes() {
+		if !slices.Contains(killedRecipes, r.name) {
+			continue
+		}
+		e := makeBase(t, recipeBases[r.base]).edit(t)
+		r.edit(e)
+		rec := blockdev.NewRecord(memOf(t, e.b))
+		if _, err := run(rec); err != nil {
+			t.Fatalf("%s: %v", r.name, err)
+		}
+		want := contentsOfDev(rec)
+		for s := range rec.Log().States(blockdev.StateOptions{PerSync: 3, Limit: 8}) {
+			states++
+			if res, err := run(s.Dev); err != nil || res.Left {
+				t.Errorf("%s: %v: the next run: %v", r.name, s, err)
+				continue
+			}
+			if res, err := run(s.Dev); err != nil || res.Fixed || res.Left {
+				t.Errorf("%s: %v: the run after the next finds something: %v, %v", r.name, s, err, res.Found)
+			}
+			if got := contentsOfDev(s.Dev); want.intact(got) < want.intact(want) {
+				t.Errorf("%s: %v: %d files, not %d", r.name, s, want.intact(got), want.intact(want))
+			}
+		}
+		for _, n := range []int{1, 3, 7, 1 << 30} { // and stopped, with an undo file
+			mem := memOf(t, e.b)
+			file, err := os.Create(path + ".undo")
+			if err != nil {
+				t.Fatal(err)
+			}
+			undo, err := blockdev.NewUndo(&cut{mem, n}, file, blockdev.UndoOptions{FSBlock: 1024})
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, stopped := run(undo)
+			err = undo.Finish()
+			if e := file.Close(); err == nil {
+				err = e
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			dump(t, mem, path)
+			if out, err := exec.Command(e2undo, path+".undo", path).CombinedOutput(); err != nil {
+				t.Errorf("%s: e2undo: %v: %s", r.name, err, out)
+			}
+			after, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(after, e.b) {
+				t.Errorf("%s: stopped at write %d (%v): the undo file does not take all of it back", r.name, n, stopped)
+			}
+		}
+	}
+	t.Logf("%d crash states", states)
+	if states < 40 {
+		t.Errorf("only %d crash states", states)
 	}
 }

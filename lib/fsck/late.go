@@ -352,14 +352,8 @@ func (c *checker) syncBitmaps(blocks []ondisk.Fsblk) {
 	per := c.blocksPerGroup >> c.clusterBits
 	for g := range groups {
 		d := c.desc(g)
-		c.blockDiff(g, have, want)
+		c.writeBlockBitmap(g, have, want)
 		n := c.groupClusters(g)
-		setTail(want, n)
-		c.write(d.BlockBitmap(), want)
-		d.SetFlags(0, ondisk.BGBlockUninit)
-		if c.hasCsum {
-			d.SetBlockBitmapCsum(ondisk.Crc32c(c.seed, want[:per/8]))
-		}
 		free := n - c.found.countRange(uint64(g)*per, n)
 		total := int64(c.sb.FreeBlocksCount()) + (int64(free)-int64(d.FreeBlocks()))<<c.clusterBits
 		d.SetFreeBlocks(uint32(free))
@@ -373,14 +367,7 @@ func (c *checker) syncBitmaps(blocks []ondisk.Fsblk) {
 // the group of an inode, once pass 5 is over.
 func (c *checker) syncInodeBitmap(ino ondisk.Ino) {
 	g := ondisk.Group(uint32(ino-1) / c.inodesPerGroup)
-	d := c.desc(g)
-	have, want := make([]byte, c.blockSize), make([]byte, c.blockSize)
-	c.inodeDiff(g, have, want)
-	setTail(want, uint64(c.inodesPerGroup))
-	c.write(d.InodeBitmap(), want)
-	if c.hasCsum {
-		d.SetInodeBitmapCsum(ondisk.Crc32c(c.seed, want[:c.inodesPerGroup/8]))
-	}
+	c.writeInodeBitmap(g, make([]byte, c.blockSize), make([]byte, c.blockSize))
 	c.sealDesc(g)
 	c.setSuper()
 }

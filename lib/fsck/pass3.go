@@ -45,8 +45,11 @@ func (c *checker) checkRoot() {
 		c.tell(P3CreateRootErr, at(ondisk.RootIno))
 		c.abort(ErrAborted)
 	}
-	c.links.set(uint64(ondisk.RootIno), 2)
-	c.seen.set(uint64(ondisk.RootIno), 2)
+	// Pass 2 may have made a ".." that leads to it.
+	n := 2 + c.seen.get(uint64(ondisk.RootIno))
+	c.editInode(ondisk.RootIno, func(r ondisk.RawInode) { r.Base().LinksCount.Set(n) })
+	c.links.set(uint64(ondisk.RootIno), n)
+	c.seen.set(uint64(ondisk.RootIno), n)
 }
 
 // makeDir writes a new directory with one block into inode ino, which is marked used.

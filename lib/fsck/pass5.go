@@ -473,31 +473,42 @@ func (c *checker) writeBitmaps(gs []groupBits) {
 	for g := range c.groups {
 		d := c.desc(g)
 		if gs[g].writeB && c.valid(d.BlockBitmap(), 1) {
-			c.blockDiff(g, have, want)
-			setTail(want, c.groupClusters(g))
-			c.write(d.BlockBitmap(), want)
-			if c.hasCsum {
-				d.SetBlockBitmapCsum(ondisk.Crc32c(c.seed, want[:c.blocksPerGroup>>c.clusterBits/8]))
-			}
-			if d.HasFlag(ondisk.BGBlockUninit) {
-				d.SetFlags(0, ondisk.BGBlockUninit)
-			}
+			c.writeBlockBitmap(g, have, want)
 			c.sealDesc(g)
 			c.setSuper()
 		}
 		if gs[g].writeI && c.valid(d.InodeBitmap(), 1) {
-			c.inodeDiff(g, have, want)
-			setTail(want, uint64(c.inodesPerGroup))
-			c.write(d.InodeBitmap(), want)
-			if c.hasCsum {
-				d.SetInodeBitmapCsum(ondisk.Crc32c(c.seed, want[:c.inodesPerGroup/8]))
-			}
+			c.writeInodeBitmap(g, have, want)
 			if d.HasFlag(ondisk.BGInodeUninit) && c.inodeUsed.anyRange(uint64(g)*uint64(c.inodesPerGroup)+1, uint64(c.inodesPerGroup)) {
 				d.SetFlags(0, ondisk.BGInodeUninit)
 			}
 			c.sealDesc(g)
 			c.setSuper()
 		}
+	}
+}
+
+// writeBlockBitmap writes the block bitmap of a group as it should be, through two
+// buffers of a block. The caller seals the descriptor.
+func (c *checker) writeBlockBitmap(g ondisk.Group, have, want []byte) {
+	d := c.desc(g)
+	c.blockDiff(g, have, want)
+	setTail(want, c.groupClusters(g))
+	c.write(d.BlockBitmap(), want)
+	d.SetFlags(0, ondisk.BGBlockUninit)
+	if c.hasCsum {
+		d.SetBlockBitmapCsum(ondisk.Crc32c(c.seed, want[:c.blocksPerGroup>>c.clusterBits/8]))
+	}
+}
+
+// writeInodeBitmap is writeBlockBitmap for the inode bitmap.
+func (c *checker) writeInodeBitmap(g ondisk.Group, have, want []byte) {
+	d := c.desc(g)
+	c.inodeDiff(g, have, want)
+	setTail(want, uint64(c.inodesPerGroup))
+	c.write(d.InodeBitmap(), want)
+	if c.hasCsum {
+		d.SetInodeBitmapCsum(ondisk.Crc32c(c.seed, want[:c.inodesPerGroup/8]))
 	}
 }
 

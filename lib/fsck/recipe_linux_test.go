@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
@@ -368,7 +369,15 @@ func (r *recipe) run(t *testing.T, b *base) map[fsck.Code]bool {
 	if r.preen {
 		mode = "-p"
 	}
-	cno, cnoFound, out := cFound(t, dir, img, r.conf, append([]string{"-n" + force}, r.args...)...)
+	verbose := os.Getenv("E2KIT_VERBOSE") != ""
+	var (
+		cno      int
+		cnoFound found
+		out      string
+	)
+	if noErr != nil || verbose {
+		cno, cnoFound, out = cFound(t, dir, img, r.conf, append([]string{"-n" + force}, r.args...)...)
+	}
 	cyes, cyesFound, outYes := cFound(t, dir, img, r.conf, append([]string{mode + force}, r.args...)...)
 	differ := false
 	compare := func(what string, ours, c found) {
@@ -387,7 +396,7 @@ func (r *recipe) run(t *testing.T, b *base) map[fsck.Code]bool {
 		}
 	}
 	// What is found after a problem that stays is a matter of taste.
-	if bad := foundIn(no.log).diff(cnoFound); len(bad) > 0 && os.Getenv("E2KIT_VERBOSE") != "" {
+	if bad := foundIn(no.log).diff(cnoFound); len(bad) > 0 && verbose {
 		t.Logf("looking:\n%s", strings.Join(bad, "\n"))
 	}
 	compare("repairing", foundIn(yes.log), cyesFound)
@@ -454,7 +463,7 @@ func (r *recipe) run(t *testing.T, b *base) map[fsck.Code]bool {
 	if code, f, out := cFound(t, dir, img, r.conf, append([]string{"-fn"}, jArgs...)...); code != 0 {
 		t.Errorf("C e2fsck -fn ends with %d after the repair: %s\n%.2000s", code, f, out)
 	}
-	if os.Getenv("E2KIT_VERBOSE") != "" {
+	if verbose {
 		t.Logf("C -fn: %d %s\nC -fy: %d %s", cno, out, cyes, outYes)
 		for _, p := range yes.log {
 			t.Logf("%06x %s", uint32(p.Code), p.String())
@@ -475,15 +484,22 @@ func TestRecipes(t *testing.T) {
 			t.Fatalf("%s: the base is not clean: %s", name, out)
 		}
 	}
+	var mu sync.Mutex
 	reached := map[fsck.Code]bool{}
-	for _, r := range recipes() {
-		t.Run(r.name, func(t *testing.T) {
-			if bases[r.base] == nil {
-				t.Fatalf("no base %q", r.base)
-			}
-			maps.Copy(reached, r.run(t, bases[r.base]))
-		})
-	}
+	t.Run("each", func(t *testing.T) {
+		for _, r := range recipes() {
+			t.Run(r.name, func(t *testing.T) {
+				t.Parallel()
+				if bases[r.base] == nil {
+					t.Fatalf("no base %q", r.base)
+				}
+				codes := r.run(t, bases[r.base])
+				mu.Lock()
+				defer mu.Unlock()
+				maps.Copy(reached, codes)
+			})
+		}
+	})
 	for _, f := range faults { // TestFaults holds them to it
 		reached[f.code] = true
 	}

@@ -161,6 +161,9 @@ func (c *checker) readGroup(g ondisk.Group, b *groupBits, have, want []byte) {
 	b.sameI = bytes.Equal(in.have, in.want)
 	if !(c.hasGDTCsum && d.HasFlag(ondisk.BGInodeUninit)) && !c.badIB[g] && c.valid(d.InodeBitmap(), 1) && c.read(d.InodeBitmap(), have) == nil {
 		b.tailI = !ones(have, uint64(c.inodesPerGroup))
+		if c.thawed[g] && b.tailI { // it was never written
+			b.tailI, b.writeI = false, c.canWrite()
+		}
 		if c.hasCsum {
 			b.csumI = d.InodeBitmapCsum() != ondisk.Crc32c(c.seed, have[:c.inodesPerGroup/8])&d.CsumMask()
 		}
@@ -169,6 +172,9 @@ func (c *checker) readGroup(g ondisk.Group, b *groupBits, have, want []byte) {
 	b.sameB = bytes.Equal(bl.have, bl.want)
 	if !(c.hasGDTCsum && d.HasFlag(ondisk.BGBlockUninit)) && !c.badBB[g] && c.valid(d.BlockBitmap(), 1) && c.read(d.BlockBitmap(), have) == nil {
 		b.tailB = !ones(have, c.groupClusters(g))
+		if c.thawed[g] && b.tailB { // it was never written
+			b.tailB, b.writeB = false, c.canWrite()
+		}
 		if c.hasCsum {
 			b.csumB = d.BlockBitmapCsum() != ondisk.Crc32c(c.seed, have[:c.blocksPerGroup>>c.clusterBits/8])&d.CsumMask()
 		}

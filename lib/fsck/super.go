@@ -137,7 +137,7 @@ func (c *checker) openSuper() {
 	}
 	if c.usedBackup {
 		c.sbDirty, c.gdtDirty = true, true
-		c.changed = true
+		c.changed = c.changed || c.canWrite()
 		if c.opts.SbBlock == 0 && c.canWrite() {
 			c.fixed = true
 		}

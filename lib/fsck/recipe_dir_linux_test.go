@@ -11,7 +11,7 @@ import (
 
 func setIno(d []byte, i ondisk.Ino) { binary.LittleEndian.PutUint32(d, uint32(i)) }
 
-// dxNode changes the entries of /big's index root.
+// dxRoot changes the entries of /big's index root.
 func (e *edit) dxRoot(f func(c *ondisk.DxCountLimit, x []ondisk.DxEntry)) {
 	e.dir("/big", 0, func(b []byte) {
 		f(endian.View[ondisk.DxCountLimit](b[ondisk.DxRootOff:]), endian.Views[ondisk.DxEntry](b[ondisk.DxRootOff:], 20))

@@ -178,7 +178,7 @@ var (
 	errDescSize   = errors.New("size of a group descriptor is wrong")
 	errNewer      = errors.New("the file system is of a version to come, or the superblock is damaged")
 	errInodeCount = errors.New("more inodes than can be")
-	errOdd        = errors.New("a value that finding the journal does not take")
+	errOdd        = errors.New("a field is wrong") // that finding the journal does not take
 )
 
 // guessSize returns the block size with which there is a superblock in block b.

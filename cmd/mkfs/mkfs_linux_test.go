@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/blockdev"
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
 )
 
@@ -360,4 +361,35 @@ func FuzzOptions(f *testing.F) {
 			t.Errorf("status %d", status)
 		}
 	})
+}
+
+// TestInUse has somebody use the image: it stays as it is, its length too.
+func TestInUse(t *testing.T) {
+	dir := environment(t)
+	img := filepath.Join(dir, "image")
+	want := bytes.Repeat([]byte("precious"), 1<<17)
+	if err := os.WriteFile(img, want, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(dir, "tree")
+	if err := os.Mkdir(tree, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	user, err := blockdev.Open(img, blockdev.Options{Exclusive: true, Direct: blockdev.DirectOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer user.Close()
+	for _, args := range [][]string{
+		{"-q", "--reproducible", img},
+		{"-q", "-d", tree, "--shrink", img},
+		{"-q", "-F", img, "4M"},
+	} {
+		if status, _, errs := mke2fs(args...); status == 0 || !strings.Contains(errs, "in use") {
+			t.Errorf("%q: %d: %s", args, status, errs)
+		}
+		if got, err := os.ReadFile(img); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("%q: the image has %d bytes and is changed, %v", args, len(got), err)
+		}
+	}
 }

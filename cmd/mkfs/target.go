@@ -116,7 +116,14 @@ func (m *maker) createTarget() error {
 		return nil
 	}
 	flags := os.O_RDWR
-	if !t.exists {
+	if t.exists {
+		// What it has is not taken away from somebody who uses it.
+		held, err := m.openExclusive(blockdev.Options{Direct: blockdev.DirectOff})
+		if err != nil {
+			return err
+		}
+		defer held.Close()
+	} else {
 		fmt.Fprintf(m.Stdout, "Creating regular file %s\n", m.device)
 		flags |= os.O_CREATE | os.O_EXCL
 	}
@@ -137,15 +144,19 @@ func (m *maker) createTarget() error {
 	return nil
 }
 
-// openTarget opens the device for writing. It is the only user unless forced.
+// openTarget opens the device for writing.
 func (m *maker) openTarget() (*blockdev.File, error) {
-	o := blockdev.Options{
-		Offset: m.target.offset, Length: m.target.length,
-		Direct: blockdev.DirectOff, Exclusive: m.force < 2,
-	}
+	o := blockdev.Options{Offset: m.target.offset, Length: m.target.length, Direct: blockdev.DirectOff}
 	if m.direct {
 		o.Direct = blockdev.DirectOn
 	}
+	return m.openExclusive(o)
+}
+
+// openExclusive opens the device or file for writing. It is the only user unless
+// forced.
+func (m *maker) openExclusive(o blockdev.Options) (*blockdev.File, error) {
+	o.Exclusive = m.force < 2
 	dev, err := blockdev.Open(m.device, o)
 	if errors.Is(err, blockdev.ErrInUse) {
 		return nil, fail("%s is apparently in use by the system; no file system is made there (-F -F does it)", m.device)

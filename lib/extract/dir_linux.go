@@ -427,10 +427,33 @@ func (m *maker) nameAttrs(n *node, dir int) error {
 	if m.owner {
 		errs = append(errs, unix.Fchownat(dir, name, int(n.raw.UID()), int(n.raw.GID()), unix.AT_SYMLINK_NOFOLLOW))
 	}
-	if n.typ() != ondisk.ModeLnk { // it was just made, and is no link
-		errs = append(errs, unix.Fchmodat(dir, name, uint32(n.raw.Base().Mode.Get()&0o7777), 0))
+	if n.typ() != ondisk.ModeLnk {
+		errs = append(errs, chmodNoFollow(dir, name, uint32(n.raw.Base().Mode.Get()&0o7777)))
 	}
 	ts := stamps(n)
 	errs = append(errs, unix.UtimesNanoAt(dir, name, ts[:], unix.AT_SYMLINK_NOFOLLOW))
 	return errors.Join(errs...)
+}
+
+// chmodNoFollow changes the mode of what has the name, unless that is a symbolic
+// link by now: who may write to the directory can have put one there.
+func chmodNoFollow(dir int, name string, mode uint32) error {
+	err := unix.Fchmodat(dir, name, mode, unix.AT_SYMLINK_NOFOLLOW)
+	if err != unix.EOPNOTSUPP {
+		return err
+	}
+	// Linux before 6.6 has no such call.
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		return unix.ELOOP
+	}
+	return unix.Chmod(fmt.Sprintf("/proc/self/fd/%d", fd), mode)
 }

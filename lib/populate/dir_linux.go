@@ -60,22 +60,46 @@ func openBeneath(dirfd int, path string, flags int) (int, error) {
 		path = "."
 	}
 	for {
-		fd, err := unix.Openat2(dirfd, path, &unix.OpenHow{
+		fd, err := openat2(dirfd, path, &unix.OpenHow{
 			Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NOATIME),
 			Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		if err == unix.EPERM { // not the owner: then without O_NOATIME
-			fd, err = unix.Openat2(dirfd, path, &unix.OpenHow{
+			fd, err = openat2(dirfd, path, &unix.OpenHow{
 				Flags:   uint64(flags | unix.O_CLOEXEC | unix.O_NOFOLLOW),
 				Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS,
 			})
 		}
 		if err == unix.ENOSYS {
-			fd, err = unix.Openat(dirfd, path, flags|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+			fd, err = openSteps(dirfd, path, flags)
 		}
 		if err != unix.EINTR && err != unix.EAGAIN {
 			return fd, err
 		}
+	}
+}
+
+// openat2 came with Linux 5.6, and a filter of system calls may not know it.
+var openat2 = unix.Openat2
+
+// openSteps opens a path one name after the other, so that a directory on the
+// way that has become a symbolic link leads nowhere.
+func openSteps(dirfd int, path string, flags int) (int, error) {
+	at := dirfd
+	for {
+		name, rest, more := strings.Cut(path, "/")
+		how := flags
+		if more {
+			how = unix.O_PATH | unix.O_DIRECTORY
+		}
+		fd, err := unix.Openat(at, name, how|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if at != dirfd {
+			unix.Close(at)
+		}
+		if err != nil || !more {
+			return fd, err
+		}
+		at, path = fd, rest
 	}
 }
 

@@ -326,3 +326,13 @@ func TestTarNames(t *testing.T) {
 		t.Errorf("too many entries: %v", err)
 	}
 }
+
+// TestTarLinkNUL has a symbolic link whose target no system call could give it.
+func TestTarLinkNUL(t *testing.T) {
+	long := strings.Repeat("t", 200) + "@"
+	b := tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: long, Format: tar.FormatPAX})
+	b = bytes.Replace(b, []byte(long), []byte(strings.Replace(long, "@", "\x00", 1)), 1)
+	if _, err := Load(t.Context(), TarReader(bytes.NewReader(b)), Options{}); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a target with a NUL byte: %v", err)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 
 	"github.com/e2kit/e2kit/lib/ext2fs/ondisk"
@@ -95,6 +96,9 @@ func (t *Tree) nodeOf(blob uint32, h *tarHeader) (_ *node, err error) {
 		n.size = int64(len(h.link))
 		if h.link == "" {
 			return nil, badInput("a symbolic link to nothing")
+		}
+		if strings.IndexByte(h.link, 0) >= 0 {
+			return nil, badInput("the target of a symbolic link has a NUL byte")
 		}
 		if n.aux, err = t.appendBytes([]byte(h.link)); err != nil {
 			return nil, err

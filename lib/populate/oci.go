@@ -425,7 +425,7 @@ func (t *Tree) loadLayer(ctx context.Context, l layout, d descriptor, diff strin
 		return err
 	}
 	in := bufio.NewReaderSize(io.TeeReader(&ctxReader{ctx, io.NewSectionReader(s.r, 0, s.size)}, h), 256<<10)
-	z, compressed, done, err := decompressor(in)
+	z, _, done, err := decompressor(in)
 	if err != nil {
 		return err
 	}
@@ -438,12 +438,9 @@ func (t *Tree) loadLayer(ctx context.Context, l layout, d descriptor, diff strin
 		}
 		z = io.TeeReader(z, dh)
 	}
-	sec := s
-	if compressed {
-		sec, err = t.unpack(ctx, z)
-	} else {
-		_, err = io.Copy(io.Discard, z)
-	}
+	// A copy, even if it is not compressed: the file may be another one when it is
+	// read for the second time.
+	sec, err := t.unpack(ctx, z)
 	if err == nil {
 		_, err = io.Copy(io.Discard, in) // what follows the compressed data
 	}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/blockdev"
 )
 
 // layer makes a layer of entries: "name/" for a directory, "name=content" for a
@@ -231,6 +232,35 @@ func TestOCI(t *testing.T) {
 	tree.Close()
 	if _, err := Load(t.Context(), OCI(l.dir, OCIOptions{Platform: "linux/riscv64"}), Options{}); err == nil || !strings.Contains(err.Error(), "linux/amd64") {
 		t.Errorf("a platform that is not there: %v", err)
+	}
+}
+
+// A layer that changes once its digest was found to be right is not read again.
+func TestOCIChanging(t *testing.T) {
+	testfs.NeedRoot(t)
+	l := &ociLayout{t, t.TempDir()}
+	good := layer(t, "a=good")
+	l.index(l.image("amd64", good))
+	tree, err := Load(t.Context(), OCI(l.dir, OCIOptions{Platform: "linux/amd64"}), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	path := filepath.Join(l.dir, "blobs/sha256", fmt.Sprintf("%x", sha256.Sum256(good)))
+	if err := os.WriteFile(path, bytes.Replace(good, []byte("good"), []byte("evil"), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	img := image(t, 16<<20)
+	dev, err := blockdev.Open(img.Path, blockdev.Options{Direct: blockdev.DirectOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	if _, err := tree.Write(t.Context(), dev); err != nil {
+		t.Fatal(err)
+	}
+	if got := testfs.Run(t, "debugfs", "-R", "cat a", img.Path); !strings.HasSuffix(got, "good") {
+		t.Errorf("the file has %q", got)
 	}
 }
 

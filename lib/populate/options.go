@@ -101,7 +101,7 @@ type Options struct {
 	Prepare func(*ext2fs.FS) error
 
 	Workers    int    // that read; 0: by the machine
-	TempDir    string // where compressed archives and those from a pipe are unpacked, and what of a tree is too much for Memory
+	TempDir    string // where compressed archives, those from a pipe and layers of an image are unpacked, and what of a tree is too much for Memory
 	Memory     int64  // bytes of the tree that are in memory at most; 0: 48 MiB
 	MaxEntries int    // of the tree; 0: 16 million
 	Progress   func(Totals)

@@ -25,7 +25,7 @@ func (d *dumper) plausible(w io.Writer, dev blockdev.Device) {
 	}
 	label := ""
 	if l := e2p.Text(s.VolumeName[:]); l != "" {
-		label = fmt.Sprintf(" labelled '%s'", l)
+		label = fmt.Sprintf(" labelled '%s'", e2p.Clean(l))
 	}
 	fmt.Fprintf(w, "%s contains a %s file system%s\n", d.device, kindOf(s), label)
 	if _, err := ext2fs.OpenSurvey(dev, ext2fs.SurveyOptions{}); err != nil || s.FeatureIncompat.Get()&ondisk.IncompatJournalDev != 0 {
@@ -33,7 +33,7 @@ func (d *dumper) plausible(w io.Writer, dev blockdev.Device) {
 	}
 	on := ""
 	if m := e2p.Text(s.LastMounted[:]); m != "" {
-		on = m + " on "
+		on = e2p.Clean(m) + " on "
 	}
 	for _, t := range []struct {
 		what string

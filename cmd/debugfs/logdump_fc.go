@@ -59,7 +59,7 @@ func (w *logWalk) fastCommit(b []byte) (done bool) {
 				what := map[uint16]string{jbd2.FCCreat: "CREAT_DENTRY", jbd2.FCLink: "ADD_ENTRY", jbd2.FCUnlink: "DEL_ENTRY"}[tag]
 				w.tell(logEvent{"event": "fast_commit", "tag": what, "parent": e.Parent.Get(), "ino": e.Ino.Get(), "name": e2p.Text(name)},
 					"tag %s, parent %d, ino %d, name \"%s\"\n",
-					what, int32(e.Parent.Get()), int32(e.Ino.Get()), e2p.Text(name))
+					what, int32(e.Parent.Get()), int32(e.Ino.Get()), e2p.Clean(e2p.Text(name)))
 			}
 		case jbd2.FCInode:
 			if len(v) >= 4 {

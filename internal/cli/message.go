@@ -5,7 +5,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"strings"
+
+	"github.com/e2kit/e2kit/lib/e2p"
 )
 
 // Exit statuses of fsck(8), which add up.
@@ -37,19 +38,4 @@ func text(err error) string {
 }
 
 // Clean returns s with control characters and newlines escaped.
-func Clean(s string) string {
-	if strings.IndexFunc(s, isControl) < 0 {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if isControl(r) {
-			fmt.Fprintf(&b, "\\x%02x", r)
-		} else {
-			b.WriteRune(r)
-		}
-	}
-	return b.String()
-}
-
-func isControl(r rune) bool { return r < 0x20 || r >= 0x7f && r < 0xa0 }
+func Clean(s string) string { return e2p.Clean(s) }

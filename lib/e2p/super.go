@@ -100,8 +100,8 @@ func (l lister) identity(s superBits) {
 		}
 		return v
 	}
-	l.value("Filesystem volume name", "%s", or(Text(s.VolumeName[:]), "<none>"))
-	l.value("Last mounted on", "%s", or(Text(s.LastMounted[:]), "<not available>"))
+	l.value("Filesystem volume name", "%s", or(Clean(Text(s.VolumeName[:])), "<none>"))
+	l.value("Last mounted on", "%s", or(Clean(Text(s.LastMounted[:])), "<not available>"))
 	l.value("Filesystem UUID", "%s", uuidOrNone(s.UUID))
 	l.value("Filesystem magic number", "0x%04X", s.Magic.Get())
 	rev := "unknown"
@@ -117,7 +117,7 @@ func (l lister) identity(s superBits) {
 		l.value("Filesystem flags", "%s", superFlags(f))
 	}
 	l.value("Default mount options", "%s", MountOptionNames(s.DefaultMountOpts.Get()))
-	if o := Text(s.MountOpts[:]); o != "" {
+	if o := Clean(Text(s.MountOpts[:])); o != "" {
 		l.value("Mount options", "%s", o)
 	}
 	l.value("Filesystem state", "%s", StateName(s.State.Get()))
@@ -274,7 +274,7 @@ func (l lister) errors(s superBits, loc *time.Location) {
 			return
 		}
 		fmt.Fprintf(l, "%-26s%s", which+" error time:", ctimeLine(sec, loc))
-		l.value(which+" error function", "%s", Text(fn))
+		l.value(which+" error function", "%s", Clean(Text(fn)))
 		l.value(which+" error line #", "%d", line)
 		l.number(which+" error inode #", ino)
 		if block != 0 {

@@ -104,6 +104,14 @@ func randomSuper(rng *rand.Rand, s, good *ondisk.Super, old bool) {
 			clear(zero)
 		}
 	}
+	// Control characters are not printed as they are, see TestListSuperHostile.
+	for _, text := range [][]byte{s.VolumeName[:], s.LastMounted[:], s.MountOpts[:], s.FirstErrorFunc[:], s.LastErrorFunc[:]} {
+		for i, c := range text {
+			if c != 0 && c&0x60 == 0 || c == 0x7f {
+				text[i] = '!' + c&0x1f
+			}
+		}
+	}
 	if old {
 		for _, hi := range []*[1]byte{&s.WtimeHi, &s.MtimeHi, &s.MkfsTimeHi, &s.LastcheckHi, &s.FirstErrorTimeHi, &s.LastErrorTimeHi} {
 			hi[0] = 0

@@ -336,3 +336,16 @@ func TestTarLinkNUL(t *testing.T) {
 		t.Errorf("a target with a NUL byte: %v", err)
 	}
 }
+
+// TestTarGlobal has so many records for all entries that going through them for
+// each would never end.
+func TestTarGlobal(t *testing.T) {
+	records := map[string]string{}
+	for i := range 2000 {
+		records[fmt.Sprint("record.", i)] = "x"
+	}
+	b := tarOf(t, tar.Header{Typeflag: tar.TypeXGlobalHeader, PAXRecords: records}, tar.Header{Name: "a"})
+	if _, err := Load(t.Context(), TarReader(bytes.NewReader(b)), Options{}); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("2000 global records: %v", err)
+	}
+}

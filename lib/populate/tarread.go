@@ -18,6 +18,7 @@ const (
 	tarBlock   = 512
 	maxPaxSize = 8 << 20 // of the records of one entry, and of those for all that follow
 	maxTarName = 64 << 10
+	maxGlobal  = 1000 // records that hold for all entries that follow: each takes time for each of them
 )
 
 // tarHeader is an entry, with all that is said of it in any format.
@@ -187,6 +188,9 @@ func (r *tarReader) records(at, n int64) (pax, error) {
 // mergeGlobal adds records, of n bytes, to those for all entries that follow.
 func (r *tarReader) mergeGlobal(p pax, n int64) error {
 	r.global.merge(p)
+	if len(r.global) > maxGlobal {
+		return badInput("more than %d records are said of all entries", maxGlobal)
+	}
 	if r.grown += n; r.grown <= maxPaxSize {
 		return nil
 	}

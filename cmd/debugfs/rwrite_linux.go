@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -34,7 +35,7 @@ func rwrite(s *session, a *args) error {
 	return s.with(dir, func(fs *ext2fs.FS, dp *ext2fs.Inode) error {
 		im := &importer{s: s, fs: fs, links: map[[2]uint64]ondisk.Ino{}}
 		for _, src := range a.words[:n] {
-			if err := im.add(dp, src, filepath.Base(filepath.Clean(src))); err != nil {
+			if err := im.add(dp, place{path: src, name: src}, filepath.Base(filepath.Clean(src))); err != nil {
 				return err
 			}
 		}
@@ -42,12 +43,63 @@ func rwrite(s *session, a *args) error {
 	})
 }
 
+// place is a file out there: a name in an open directory, which no link that
+// somebody makes meanwhile leads out of, or a path.
+type place struct {
+	dir  *os.Root // nil: name is a path
+	name string
+	path string // for messages
+}
+
+func (p place) lstat() (os.FileInfo, error) {
+	if p.dir == nil {
+		return os.Lstat(p.name)
+	}
+	return p.dir.Lstat(p.name)
+}
+
+func (p place) readlink() (string, error) {
+	if p.dir == nil {
+		return os.Readlink(p.name)
+	}
+	return p.dir.Readlink(p.name)
+}
+
+// open opens the file that lstat has told st of.
+func (p place) open(st os.FileInfo) (f *os.File, err error) {
+	const flags = os.O_RDONLY | syscall.O_NONBLOCK | syscall.O_NOFOLLOW
+	if p.dir == nil {
+		f, err = os.OpenFile(p.name, flags, 0)
+	} else {
+		f, err = p.dir.OpenFile(p.name, flags, 0)
+	}
+	if err != nil {
+		return nil, err
+	}
+	now, err := f.Stat()
+	if err == nil && !os.SameFile(st, now) {
+		err = fmt.Errorf("it has changed since it was looked at: %w", syscall.EAGAIN)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func (p place) openRoot() (*os.Root, error) {
+	if p.dir == nil {
+		return os.OpenRoot(p.name)
+	}
+	return p.dir.OpenRoot(p.name)
+}
+
 // add copies the file src to name in dp.
-func (im *importer) add(dp *ext2fs.Inode, src, name string) error {
+func (im *importer) add(dp *ext2fs.Inode, src place, name string) error {
 	if im.s.interrupted() {
 		return errInterrupted
 	}
-	st, err := os.Lstat(src)
+	st, err := src.lstat()
 	if err != nil {
 		return err
 	}
@@ -73,7 +125,7 @@ func (im *importer) add(dp *ext2fs.Inode, src, name string) error {
 			}
 		}
 	case ondisk.ModeLnk:
-		target, e := os.Readlink(src)
+		target, e := src.readlink()
 		if e != nil {
 			return e
 		}
@@ -87,14 +139,14 @@ func (im *importer) add(dp *ext2fs.Inode, src, name string) error {
 		ip, err = im.fs.Create(dp, name, mode, rdev, rootCred)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", src, err)
+		return fmt.Errorf("%s: %w", src.path, err)
 	}
 	defer ip.Put()
 	if sys.Nlink > 1 && mode&ondisk.ModeFmt != ondisk.ModeDir {
 		im.links[key] = ip.Ino()
 	}
 	if err := im.fill(ip, src, st); err != nil {
-		return fmt.Errorf("%s: %w", src, err)
+		return fmt.Errorf("%s: %w", src.path, err)
 	}
 	set := ext2fs.SetAttr{Valid: ext2fs.SetUID | ext2fs.SetGID | ext2fs.SetAtime | ext2fs.SetMtime, UID: sys.Uid, GID: sys.Gid,
 		Atime: diskTime(sys.Atim), Mtime: diskTime(sys.Mtim)}
@@ -110,11 +162,11 @@ func diskTime(t syscall.Timespec) ondisk.Time {
 }
 
 // fill copies what is in a file or directory, and its attributes.
-func (im *importer) fill(ip *ext2fs.Inode, src string, st os.FileInfo) error {
+func (im *importer) fill(ip *ext2fs.Inode, src place, st os.FileInfo) error {
 	if !st.Mode().IsRegular() && !st.IsDir() {
 		return nil
 	}
-	f, err := os.Open(src)
+	f, err := src.open(st)
 	if err != nil {
 		return err
 	}
@@ -129,13 +181,23 @@ func (im *importer) fill(ip *ext2fs.Inode, src string, st os.FileInfo) error {
 	return copyXattrs(ip, f)
 }
 
-func (im *importer) children(ip *ext2fs.Inode, src string) error {
-	list, err := os.ReadDir(src) // in order of name
+func (im *importer) children(ip *ext2fs.Inode, src place) error {
+	dir, err := src.openRoot()
 	if err != nil {
 		return err
 	}
-	for _, e := range list {
-		if err := im.add(ip, filepath.Join(src, e.Name()), e.Name()); err != nil {
+	defer dir.Close()
+	f, err := dir.Open(".")
+	if err != nil {
+		return err
+	}
+	names, err := f.Readdirnames(-1)
+	if err = firstError(err, f.Close()); err != nil {
+		return err
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		if err := im.add(ip, place{dir, name, filepath.Join(src.path, name)}, name); err != nil {
 			return err
 		}
 	}

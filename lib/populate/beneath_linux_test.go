@@ -1,11 +1,16 @@
 package populate
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/e2kit/e2kit/internal/testfs"
+	"github.com/e2kit/e2kit/lib/blockdev"
 )
 
 // TestBeneath opens files of a directory in which another directory has become a
@@ -47,4 +52,41 @@ func TestBeneath(t *testing.T) {
 	defer func() { openat2 = unix.Openat2 }()
 	openat2 = func(int, string, *unix.OpenHow) (int, error) { return -1, unix.ENOSYS }
 	check()
+}
+
+// TestDirSwapped puts another file in the place of one that was looked at: the
+// owner and mode of the first do not get the contents of the second.
+func TestDirSwapped(t *testing.T) {
+	testfs.NeedRoot(t)
+	dir := t.TempDir()
+	path := filepath.Join(dir, "su")
+	write := func(path, text string, mode os.FileMode) {
+		t.Helper()
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(path, "good", 0o755|os.ModeSetuid)
+	tree, err := Load(t.Context(), Dir(dir), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tree.Close()
+	write(path+"2", "evil", 0o644)
+	if err := os.Rename(path+"2", path); err != nil {
+		t.Fatal(err)
+	}
+	img := image(t, 16<<20)
+	img.ExpectDirty("there is no file system")
+	dev, err := blockdev.Open(img.Path, blockdev.Options{Direct: blockdev.DirectOff})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.Close()
+	if _, err := tree.Write(t.Context(), dev); !errors.Is(err, syscall.EAGAIN) {
+		t.Errorf("a file that was replaced: %v", err)
+	}
 }

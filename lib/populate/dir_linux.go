@@ -2,8 +2,10 @@ package populate
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"os"
 	"strings"
@@ -51,8 +53,9 @@ type dirBlob struct {
 
 // dirFile is an open file of it.
 type dirFile struct {
-	fd   int
-	size int64
+	fd    int
+	size  int64
+	state int64 // see stateOf
 }
 
 func openBeneath(dirfd int, path string, flags int) (int, error) {
@@ -103,12 +106,12 @@ func openSteps(dirfd int, path string, flags int) (int, error) {
 	}
 }
 
-func (b *dirBlob) open(path string, size int64) (reader, error) {
+func (b *dirBlob) open(path string, size, at int64) (reader, error) {
 	fd, err := openBeneath(b.fd, path, unix.O_RDONLY|unix.O_NONBLOCK)
 	if err != nil {
 		return nil, err
 	}
-	f := &dirFile{fd: fd, size: size}
+	f := &dirFile{fd: fd, size: size, state: at}
 	if err := f.same(); err != nil {
 		unix.Close(fd)
 		return nil, err
@@ -116,20 +119,34 @@ func (b *dirBlob) open(path string, size int64) (reader, error) {
 	return f, nil
 }
 
-// same fails if the file is not the one that was looked at when the tree was
-// loaded: what was measured would not fit.
+// same fails if the file is not as it was when the tree was loaded: what was
+// measured would not fit, and who may put another file in its place would choose
+// what a file of another owner holds, one that is set-user-ID, say.
 func (f *dirFile) same() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(f.fd, &st); err != nil {
 		return err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.size {
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != f.size || stateOf(&st) != f.state {
 		return fmt.Errorf("it has changed since it was looked at: %w", syscall.EAGAIN)
 	}
 	return nil
 }
 
+// stateOf returns a number for which file it is and when it was last changed, in
+// any way: what node.at is of a file in a directory.
+func stateOf(st *unix.Stat_t) int64 {
+	h := fnv.New64a()
+	var b [32]byte
+	for i, v := range [...]uint64{uint64(st.Dev), st.Ino, uint64(st.Ctim.Sec), uint64(st.Ctim.Nsec)} {
+		binary.LittleEndian.PutUint64(b[8*i:], v)
+	}
+	h.Write(b[:])
+	return int64(h.Sum64() >> 16) // places in the file are added to it
+}
+
 func (f *dirFile) ReadAt(p []byte, off int64) (int, error) {
+	off -= f.state
 	n := 0
 	for n < len(p) {
 		k, err := unix.Pread(f.fd, p[n:], off+int64(n))
@@ -278,7 +295,7 @@ func (r *dirReader) node(dirfd int, name, path string, st *unix.Stat_t) (*node, 
 			return nil, err
 		}
 	case n.isReg():
-		n.blob = r.blob
+		n.blob, n.at = r.blob, stateOf(st)
 		if err := readable(n, dirfd, name); err != nil {
 			return nil, &EntryError{"read", "/" + path, err}
 		}

@@ -72,7 +72,7 @@ func (s *dirSource) load(ctx context.Context, t *Tree) error {
 
 type dirBlob struct{ root *os.Root }
 
-func (b *dirBlob) open(path string, size int64) (reader, error) {
+func (b *dirBlob) open(path string, size, _ int64) (reader, error) {
 	f, err := b.root.Open(path)
 	if err != nil {
 		return nil, err

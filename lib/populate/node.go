@@ -20,7 +20,7 @@ type node struct {
 	rdev         uint32 // in Linux' 32-bit encoding
 	blob         uint32 // that holds the contents, from 1 on; see Tree.blobs
 	size         int64
-	at           int64 // where the contents start in the blob
+	at           int64 // where the contents start in the blob; of a directory's, see stateOf
 	atime, mtime ondisk.Time
 	attrs        ref // of extended attributes, see Tree.attrsOf
 	// aux is the target of a symbolic link, or what of a sparse regular file is

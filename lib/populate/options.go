@@ -129,8 +129,8 @@ type Source interface {
 // blob is where contents of files come from.
 type blob interface {
 	// open returns the contents of a file that has the path in the tree, and size
-	// bytes.
-	open(path string, size int64) (reader, error)
+	// bytes from at on.
+	open(path string, size, at int64) (reader, error)
 }
 
 // reader reads the contents of a file at their places in the blob.

@@ -22,6 +22,7 @@ type chunk struct {
 	path string
 	id   nodeID
 	size int64 // of the file
+	at   int64 // node.at of the file
 	blob blob
 	s    seg
 	f    *openFile
@@ -111,7 +112,7 @@ func (p *prefetcher) file(path trail, id nodeID, n *node) error {
 		for s.n > 0 {
 			k := min(s.n, chunkSize-s.off%chunkSize)
 			total--
-			c := &chunk{path: name, id: id, size: n.size, blob: p.t.blobs[n.blob-1], s: seg{s.off, k, s.at}, f: f, last: total == 0, done: make(chan struct{})}
+			c := &chunk{path: name, id: id, size: n.size, at: n.at, blob: p.t.blobs[n.blob-1], s: seg{s.off, k, s.at}, f: f, last: total == 0, done: make(chan struct{})}
 			select {
 			case p.order <- c:
 			case <-p.ctx.Done():
@@ -128,7 +129,7 @@ func (p *prefetcher) file(path trail, id nodeID, n *node) error {
 // read fills the chunk.
 func (c *chunk) read(ctx context.Context) {
 	f := c.f
-	f.once.Do(func() { f.r, f.err = c.blob.open(c.path, c.size) })
+	f.once.Do(func() { f.r, f.err = c.blob.open(c.path, c.size, c.at) })
 	err := f.err
 	if err == nil {
 		err = ctx.Err()

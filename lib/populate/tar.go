@@ -54,7 +54,7 @@ func asErrno(err error, no *syscall.Errno) bool { return errors.As(err, no) }
 // tarBlob is an archive that contents lie in.
 type tarBlob struct{ section }
 
-func (b *tarBlob) open(string, int64) (reader, error) { return sectionReader{b.r}, nil }
+func (b *tarBlob) open(string, int64, int64) (reader, error) { return sectionReader{b.r}, nil }
 
 type sectionReader struct{ io.ReaderAt }
 

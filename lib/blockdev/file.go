@@ -22,7 +22,8 @@ type Options struct {
 	Direct   DirectMode
 
 	// Exclusive refuses, with ErrInUse, a block device that is mounted or held
-	// by the kernel, and implies Lock for an image.
+	// by the kernel, or an image of which a loop device is, and implies Lock for
+	// an image.
 	Exclusive bool
 
 	// Lock takes an advisory lock until Close, or fails with ErrInUse: shared if

@@ -126,6 +126,9 @@ func openFd(fd uintptr, name string, o Options) (*File, error) {
 	if !f.setRange(o, length) {
 		return fail(&reason{fmt.Sprintf("%d bytes at %d are not within its %d bytes", o.Length, o.Offset, length), unix.EINVAL, nil})
 	}
+	if o.Exclusive && !f.block && loopInUse(&st, f.base, f.size) {
+		return fail(errInUse)
+	}
 	if o.Lock || o.Exclusive && !f.block {
 		if err := f.lock(); err != nil {
 			return nil, &Error{Op: "lock", Name: name, Err: err}

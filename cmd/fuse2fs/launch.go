@@ -139,7 +139,7 @@ func (l *launcher) openDevices() (err error) {
 		// costs nothing while nobody writes it.
 		l.o.InitItable = new(defaultInitItable)
 	}
-	if l.dev, err = l.open(l.o.Source, false); err != nil {
+	if l.dev, err = l.open(l.o.Source, !l.block && !l.o.ReadOnly); err != nil {
 		return err
 	}
 	if err := l.iomapDevice(); err != nil {

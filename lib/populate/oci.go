@@ -137,7 +137,7 @@ type dirLayout struct {
 }
 
 func (l *dirLayout) file(name string) (section, error) {
-	f, err := l.root.Open(name)
+	f, err := l.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a fifo is not waited for
 	if err != nil {
 		return section{}, err
 	}

@@ -235,6 +235,22 @@ func TestOCI(t *testing.T) {
 	}
 }
 
+// A fifo in the place of a file is refused, and not waited for.
+func TestOCIFifo(t *testing.T) {
+	l := &ociLayout{t, t.TempDir()}
+	l.index(l.image("amd64", layer(t, "a=1")))
+	path := filepath.Join(l.dir, "index.json")
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Load(t.Context(), OCI(l.dir, OCIOptions{}), Options{}); !errors.Is(err, syscall.EINVAL) {
+		t.Errorf("a fifo: %v", err)
+	}
+}
+
 // A layer that changes once its digest was found to be right is not read again.
 func TestOCIChanging(t *testing.T) {
 	testfs.NeedRoot(t)

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -127,10 +128,13 @@ func runQuietly(tool string, args ...string) error {
 	return nil
 }
 
-// outputOf runs a tool and returns what it printed, whatever its exit status.
+// outputOf runs a tool and returns what it printed, whatever its exit status. A
+// time that a test has images made at is not its.
 func outputOf(tool string, args ...string) (string, error) {
 	cmd := exec.Command(tool, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Env = slices.DeleteFunc(append(os.Environ(), "LC_ALL=C"), func(v string) bool {
+		return strings.HasPrefix(v, "E2FSPROGS_FAKE_TIME=") || strings.HasPrefix(v, "SOURCE_DATE_EPOCH=")
+	})
 	out, err := cmd.CombinedOutput()
 	return string(out), err
 }

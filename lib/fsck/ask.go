@@ -156,7 +156,7 @@ func (c *checker) row(code Code) (r *row, never bool) {
 		return r, false
 	}
 	n := *r
-	n.noOK = r.notFix // what only improves something can be left
+	n.noOK = r.noOK || r.notFix // what only improves something can be left
 	set := func(to *bool, v *bool) {
 		if v != nil {
 			*to = *v

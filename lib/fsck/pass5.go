@@ -20,6 +20,9 @@ func (c *checker) pass5() {
 	c.begin(P5Pass)
 	gs := make([]groupBits, c.groups)
 	c.readBitmaps(gs)
+	for g := range gs {
+		gs[g].writeI, gs[g].writeB = gs[g].freshI && c.canWrite(), gs[g].freshB && c.canWrite()
+	}
 	c.bitmapCsums(gs)
 	c.blockBitmaps(gs)
 	c.inodeBitmaps(gs)
@@ -34,6 +37,8 @@ type groupBits struct {
 	csumI, csumB bool // the checksum is wrong
 	writeI       bool // the bitmap is to be written
 	writeB       bool
+	freshI       bool // it was never written: its padding is not set
+	freshB       bool
 	diffI, diffB bool // it differs from what was found
 }
 
@@ -162,7 +167,7 @@ func (c *checker) readGroup(g ondisk.Group, b *groupBits, have, want []byte) {
 	if !(c.hasGDTCsum && d.HasFlag(ondisk.BGInodeUninit)) && !c.badIB[g] && c.valid(d.InodeBitmap(), 1) && c.read(d.InodeBitmap(), have) == nil {
 		b.tailI = !ones(have, uint64(c.inodesPerGroup))
 		if c.thawed[g] && b.tailI { // it was never written
-			b.tailI, b.writeI = false, c.canWrite()
+			b.tailI, b.freshI = false, true
 		}
 		if c.hasCsum {
 			b.csumI = d.InodeBitmapCsum() != ondisk.Crc32c(c.seed, have[:c.inodesPerGroup/8])&d.CsumMask()
@@ -173,7 +178,7 @@ func (c *checker) readGroup(g ondisk.Group, b *groupBits, have, want []byte) {
 	if !(c.hasGDTCsum && d.HasFlag(ondisk.BGBlockUninit)) && !c.badBB[g] && c.valid(d.BlockBitmap(), 1) && c.read(d.BlockBitmap(), have) == nil {
 		b.tailB = !ones(have, c.groupClusters(g))
 		if c.thawed[g] && b.tailB { // it was never written
-			b.tailB, b.writeB = false, c.canWrite()
+			b.tailB, b.freshB = false, true
 		}
 		if c.hasCsum {
 			b.csumB = d.BlockBitmapCsum() != ondisk.Crc32c(c.seed, have[:c.blocksPerGroup>>c.clusterBits/8])&d.CsumMask()

@@ -237,15 +237,14 @@ func TestBigDir(t *testing.T) {
 	}
 }
 
-// TestParallel runs loads in folders of one mount at the same time.
-func TestParallel(t *testing.T) {
-	server(t)
-	img := testfs.Mke2fs(t, testfs.Spec{Name: "parallel", Size: 512 << 20})
-	m := mount(t, img, "")
+// parallelLoad runs loads in folders of root at the same time, and returns what
+// compares a folder with what they left.
+func parallelLoad(t *testing.T, root string) (check func(what, dir string)) {
+	t.Helper()
 	want := make([]testfs.Tree, 4)
 	var wg sync.WaitGroup
 	for i := range want {
-		dir := filepath.Join(m.Dir, fmt.Sprintf("load%d", i))
+		dir := filepath.Join(root, fmt.Sprintf("load%d", i))
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -258,15 +257,23 @@ func TestParallel(t *testing.T) {
 	}
 	wg.Wait()
 	if t.Failed() {
-		return
+		t.FailNow()
 	}
-	check := func(what, dir string) {
+	return func(what, dir string) {
 		t.Helper()
 		for i := range want {
 			got := testfs.MustSnapshot(t, filepath.Join(dir, fmt.Sprintf("load%d", i)))
 			testfs.Same(t, what, want[i], got, testfs.Content&^testfs.Mtime)
 		}
 	}
+}
+
+// TestParallel runs loads in folders of one mount at the same time.
+func TestParallel(t *testing.T) {
+	server(t)
+	img := testfs.Mke2fs(t, testfs.Spec{Name: "parallel", Size: 512 << 20})
+	m := mount(t, img, "")
+	check := parallelLoad(t, m.Dir)
 	check("our mount", m.Dir)
 	if err := m.Unmount(); err != nil {
 		t.Fatal(err)

@@ -40,31 +40,7 @@ func startUring(t *testing.T, img *testfs.Image) *probed {
 func TestUring(t *testing.T) {
 	img := testfs.Mke2fs(t, testfs.Spec{Name: "uring", Size: 512 << 20})
 	s := startUring(t, img)
-	want := make([]testfs.Tree, 4)
-	var wg sync.WaitGroup
-	for i := range want {
-		dir := filepath.Join(s.dir, fmt.Sprintf("load%d", i))
-		if err := os.Mkdir(dir, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		wg.Go(func() {
-			var err error
-			if want[i], err = testfs.Workload(dir, uint64(i), 2); err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	wg.Wait()
-	if t.Failed() {
-		return
-	}
-	check := func(what, dir string) {
-		t.Helper()
-		for i := range want {
-			got := testfs.MustSnapshot(t, filepath.Join(dir, fmt.Sprintf("load%d", i)))
-			testfs.Same(t, what, want[i], got, testfs.Content&^testfs.Mtime)
-		}
-	}
+	check := parallelLoad(t, s.dir)
 	check("our mount", s.dir)
 	if err := s.stop(); err != nil {
 		t.Fatalf("%v\n%s", err, s.out)

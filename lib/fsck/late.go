@@ -120,7 +120,7 @@ func zeroPointers(b []byte, n, per int) bool { return n >= per || !nonzero(b[4*n
 
 // makeResizeInode makes the resize inode anew. Its double indirect block is
 // taken from what pass 1 finds free, so that the passes have to be gone
-// through before: it is taken behind the last group's metadata for now.
+// through before: it is taken behind the last group's metadata.
 func (c *checker) makeResizeInode() {
 	first, n, backups := c.resizeWant()
 	r, err := c.inode(ondisk.ResizeIno)
